@@ -1,0 +1,1 @@
+"""The node agent: offers one machine's GPUs to a coordinator, on its owner's terms."""

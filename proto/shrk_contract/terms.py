@@ -1,0 +1,179 @@
+"""The words and bounds that coordinator and node agents share. Pure: no IO, no wire types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+#: (major, minor). Majors must be equal; a newer minor only adds frames and fields.
+PROTOCOL = (1, 0)
+
+#: Every coordinator certificate carries this DNS name and every agent checks for it: then addresses,
+#: NAT and the world's DNS do not matter.
+COORDINATOR_TLS_NAME = "shrk-coordinator"
+
+#: Bytes of one piece or one part of a body. Larger things travel in parts: no request blocks the link.
+PART_BYTES_MAX = 64 * 1024
+#: Bytes of pieces a node may have under way for one attempt before it waits for credit.
+CREDIT_BYTES = 256 * 1024
+#: Soft cap of one batch: the writer starts another message beyond it.
+BATCH_BYTES_MAX = 1024 * 1024
+#: Hard cap of one gRPC message, enforced by gRPC itself on both sides.
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+#: A caller's request body; 1,048,576 bytes pass.
+BODY_BYTES_MAX = 1024 * 1024
+#: How often a node reports, and how long silence may last before the node counts as unreachable.
+REPORT_INTERVAL_SECONDS = 5.0
+SILENCE_SECONDS_MAX = 15.0
+
+#: HTTP/2 keepalive of the link, sent by the agent so that NAT tables keep the path open.
+KEEPALIVE_INTERVAL_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+#: The coordinator lets agents ping this often; gRPC's own default (300 s) would answer GOAWAY.
+KEEPALIVE_INTERVAL_MS_MIN = 10_000
+
+
+class Endpoint(StrEnum):
+    """What a caller can ask an engine for; the value is the engine's own path. A closed list."""
+
+    CHAT_COMPLETIONS = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    EMBEDDINGS = "/v1/embeddings"
+    RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
+    COUNT_TOKENS = "/v1/messages/count_tokens"
+    RERANK = "/v1/rerank"
+    SCORE = "/v1/score"
+
+
+class State(StrEnum):
+    """States of a node and of an engine: the same words in the command, the API and the metrics."""
+
+    INSTALLING = "installing"
+    STARTING = "starting"
+    DOWNLOADING = "downloading"
+    LOADING = "loading"
+    VERIFYING = "verifying"
+    ONLINE = "online"
+    BUSY = "busy"
+    COOLING = "cooling"
+    PAUSED = "paused"
+    OFF_SCHEDULE = "off-schedule"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
+    INCOMPATIBLE = "incompatible"
+    UNREACHABLE = "unreachable"
+    OFFLINE = "offline"
+
+
+#: States in which an engine takes work.
+SERVING = frozenset({State.ONLINE, State.BUSY})
+
+
+class Fault(StrEnum):
+    """Whose fault a failure is. A caller's own error stops all attempts and counts against nobody."""
+
+    CALLER = "caller"
+    NODE = "node"
+    ENGINE = "engine"
+    COORDINATOR = "coordinator"
+
+
+class Rejection(StrEnum):
+    """Why a node did not take an attempt. Never a failure."""
+
+    BUSY = "busy"
+    TERMS = "terms"
+    UNSUPPORTED = "unsupported"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A state with its reason, since when, and what to do about it."""
+
+    state: State
+    reason: str = ""
+    next_action: str = ""
+    since_unix_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What two engines must share for one to go on exactly where the other broke off."""
+
+    engine: str = ""
+    engine_version: str = ""
+    model_revision: str = ""
+    quantisation: str = ""
+    dtype: str = ""
+    tokenizer_digest: str = ""
+    chat_template_digest: str = ""
+    tool_parser: str = ""
+    reasoning_parser: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """One engine on a node, as the node reports it."""
+
+    id: str
+    model: str
+    status: Status
+    pin: Pin = field(default_factory=Pin)
+    endpoints: tuple[Endpoint, ...] = ()
+    slots: int = 0
+    running: int = 0
+    waiting: int = 0
+    context_tokens: int = 0
+    #: 0 to 1 while loading; None where the engine does not tell.
+    progress: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine, as it names itself."""
+
+    name: str = ""
+    operating_system: str = ""
+    architecture: str = ""
+    cpu_count: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU. A figure that the driver does not tell is None."""
+
+    id: str
+    name: str = ""
+    memory_bytes: int = 0
+    memory_free_bytes: int = 0
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the owner allows: hours, heat, models. The agent is the last authority on all of it."""
+
+    temperature_celsius_max: float = 0.0
+    schedule: str = ""
+    time_zone: str = ""
+    models: tuple[str, ...] = ()
+    #: 0: open, or not known to close.
+    closes_at_unix_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node says about itself every few seconds."""
+
+    host: Host
+    status: Status
+    engines: tuple[EngineReport, ...] = ()
+    devices: tuple[Device, ...] = ()
+    terms: Terms = field(default_factory=Terms)
+    agent_version: str = ""
+    sequence: int = 0
