@@ -1,0 +1,1 @@
+"""The command `shrk`, and `shrk dev`, a whole network on one machine."""

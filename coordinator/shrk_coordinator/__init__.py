@@ -1,0 +1,1 @@
+"""The coordinator: callers in front (`data_plane`), nodes behind (`control_plane`), decisions in `state`."""

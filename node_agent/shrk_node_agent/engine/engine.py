@@ -47,6 +47,8 @@ class EngineLoading:
     detail: str
     #: 0 to 1, None where the engine does not tell.
     progress: float | None = None
+    #: Since the start.
+    elapsed_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class EngineReady:
 class EngineExited:
     """Gone, with everything it started."""
 
-    #: The exit status; negative is the signal that ended it; None where it could not be started at all.
+    #: The exit status; negative is the signal that ended it; None where it could not be started or ended at all.
     returncode: int | None
     #: The last lines it wrote.
     tail: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""`shrk dev`: a whole network on this machine, in the foreground, made of the processes production runs."""

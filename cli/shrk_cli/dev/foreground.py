@@ -1,0 +1,166 @@
+"""Runs a network in the foreground: signals, order of beginning and end, and what is printed when."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shrk_cli.dev import progress as showing
+from shrk_cli.dev import statedir
+from shrk_cli.dev.engines import Choice, TinyModel
+from shrk_cli.dev.network import Network
+from shrk_cli.dev.plan import EngineKind, Model, Plan, SimulatorSpeed, default_models, node_plans
+from shrk_cli.dev.progress import Progress
+from shrk_cli.dev.ready import Ready, as_json, summary
+from shrk_cli.dev.tidying import Tidying
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the options ask for, checked."""
+
+    nodes: int
+    choice: Choice
+    #: Empty: the default models.
+    models: tuple[Model, ...]
+    port: int
+    state_dir: Path | None
+    json: bool
+    restart: bool
+    speed: SimulatorSpeed
+
+
+class Signals:
+    """Stop signals as events: the first asks to drain, the second not to wait."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.stop = asyncio.Event()
+        self.now = asyncio.Event()
+        for number in SIGNALS:
+            # Under nohup a closed terminal is no reason to stop.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, self._arrived)
+
+    def _arrived(self) -> None:
+        if not self.stop.is_set():
+            self._say("stopping: nodes finish what they run (once more stops at once)")
+            self.stop.set()
+        elif not self.now.is_set():
+            self._say("stopping at once")
+            self.now.set()
+
+
+async def run(wish: Wish, environment: Mapping[str, str]) -> None:
+    """The whole life of a network; returns after a stop signal. Raises Trouble where it cannot be."""
+    progress = showing.make(sys.stderr)
+    signals = Signals(progress.say)
+    tiny = TinyModel(environment)
+    workplace = tiny.workplace() if _needs_building(wish, tiny) else None
+    plan = _plan(wish, tiny)
+    # Settings of this shell must not leak into the processes: they refuse names they do not know.
+    inherited = {name: value for name, value in environment.items() if not name.startswith("SHRK_")}
+    inherited["TMPDIR"] = str(plan.temporary_dir)
+    lock = statedir.lock(plan.state_dir)
+    tidying = await Tidying.start(
+        remove=[
+            *([plan.state_dir] if plan.temporary else [plan.temporary_dir, plan.coordinator_ready_file]),
+            *([workplace] if workplace else []),
+        ],
+        unsocket=[] if plan.temporary else [plan.state_dir],
+        hold=lock,
+    )
+    try:
+        for folder in (plan.logs_dir, plan.temporary_dir):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        network = Network(plan, inherited, tidying.lifeline, progress)
+
+        async def bring_up() -> Ready:
+            progress.say(f"engine {wish.choice.engine.value} ({wish.choice.why})")
+            if workplace:
+                await tiny.build(workplace, plan.engine_venv, inherited, tidying.lifeline, progress.say)
+            progress.say(f"starting a coordinator and {wish.nodes} nodes in {plan.state_dir}")
+            return await network.start()
+
+        try:
+            await _live(network, bring_up(), wish, plan, progress, signals)
+        finally:
+            progress.settle()
+            await _end(network, signals)
+    finally:
+        os.close(lock)  # held on by the janitor until all is tidy
+        await tidying.finish()
+
+
+async def _live(
+    network: Network,
+    bring_up: Coroutine[Any, Any, Ready],
+    wish: Wish,
+    plan: Plan,
+    progress: Progress,
+    signals: Signals,
+) -> None:
+    """From nothing to ready, and on until a stop signal. Raises what makes the network impossible."""
+    began = time.monotonic()
+    stop = asyncio.create_task(signals.stop.wait())
+    starting = asyncio.create_task(bring_up)
+    lasting = asyncio.create_task(network.failed())
+    try:
+        await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return
+        ready = starting.result()
+        progress.settle()
+        print(as_json(ready) if wish.json else summary(ready, plan, time.monotonic() - began), flush=True)
+        await asyncio.wait([lasting, stop], return_when=asyncio.FIRST_COMPLETED)
+        if lasting.done():
+            lasting.result()
+    finally:
+        await _cancel(starting, stop, lasting)
+
+
+async def _end(network: Network, signals: Signals) -> None:
+    """Stop everything; at once where a second signal asks for that."""
+    stopping = asyncio.create_task(network.stop())
+    now = asyncio.create_task(signals.now.wait())
+    await asyncio.wait([stopping, now], return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        stopping.result()
+    else:
+        await _cancel(stopping)
+        await network.kill()
+    await _cancel(now)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _needs_building(wish: Wish, tiny: TinyModel) -> bool:
+    return not wish.models and wish.choice.engine is EngineKind.VLLM and not tiny.fresh()
+
+
+def _plan(wish: Wish, tiny: TinyModel) -> Plan:
+    state_dir, temporary = statedir.create(wish.state_dir)
+    first, others = (wish.models, wish.models) if wish.models else default_models(str(tiny.folder))
+    return Plan(
+        state_dir=state_dir,
+        temporary=temporary,
+        engine=wish.choice.engine,
+        engine_venv=wish.choice.venv,
+        port=wish.port,
+        restart=wish.restart,
+        speed=wish.speed,
+        nodes=node_plans(state_dir, wish.nodes, first, others),
+    )

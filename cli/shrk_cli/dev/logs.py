@@ -1,0 +1,34 @@
+"""The logs of a dev network: their last lines, and a bound on their size."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+#: What a process may have written last that is worth showing.
+TAIL_LINES = 15
+TAIL_BYTES_MAX = 16 * 1024
+#: One log and its predecessor: a forgotten `shrk dev` must not fill the disk.
+LOG_BYTES_MAX = 16 * 1024 * 1024
+
+
+def tail(log: Path | None, lines: int = TAIL_LINES) -> Sequence[str]:
+    """The last lines of a log; empty where there is none."""
+    if log is None or not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES_MAX))
+        return file.read().decode(errors="replace").splitlines()[-lines:]
+
+
+def bound(folder: Path) -> None:
+    """Move what a log above LOG_BYTES_MAX holds into NAME.log.1, replacing the last one.
+
+    The log itself is emptied in place: the process that appends to it goes on without being told.
+    """
+    for log in folder.glob("*.log"):
+        if log.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)

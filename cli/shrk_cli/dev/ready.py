@@ -1,0 +1,75 @@
+"""What `shrk dev` prints when its network answers: one line of JSON, or a summary for people. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shrk_cli.dev.plan import Plan
+from shrk_cli.dev.status import NodeStatus
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A network that answers."""
+
+    port: int
+    api_key: str
+    admin_key: str
+    coordinator_pid: int
+    nodes: Sequence[NodeStatus]
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+def as_json(ready: Ready) -> str:
+    """The line that programs read."""
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "base_url": ready.base_url,
+            "api_key": ready.api_key,
+            "admin_key": ready.admin_key,
+            "coordinator_pid": ready.coordinator_pid,
+            "nodes": [
+                {
+                    "id": node.node_id,
+                    "name": node.name,
+                    "pid": node.pid,
+                    # Each engine's own process, followed by what it started.
+                    "engine_pids": [pid for engine in node.engines for pid in engine.pids],
+                    "models": [engine.model for engine in node.engines],
+                }
+                for node in ready.nodes
+            ],
+        }
+    )
+
+
+def summary(ready: Ready, plan: Plan, seconds: float) -> str:
+    """The same for a person, with a first request to try."""
+    models = ", ".join(f"{name} ({_count(count, 'node')})" for name, count in plan.expected().items())
+    model = next(iter(plan.expected()))
+    kept = "removed at the end" if plan.temporary else "kept"
+    return f"""
+Ready after {seconds:.0f} s: {_count(len(ready.nodes), "node")}, engine {plan.engine.value}.
+
+  base_url   {ready.base_url}
+  api key    {ready.api_key}
+  models     {models}
+  state      {plan.state_dir} ({kept}), logs in {plan.logs_dir.name}/
+
+  curl -N {ready.base_url}/chat/completions \\
+    -H "Authorization: Bearer {ready.api_key}" -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Count to 10"}}]}}'
+
+Ctrl-C drains and stops everything."""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,227 @@
+"""The composition root: the only place where concrete things meet, and where they start and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+import structlog
+from aiohttp import web
+
+from shrk_contract.service import configure_logs, run_until_signalled, running
+from shrk_coordinator.accounts.keys import KeyRing
+from shrk_coordinator.control_plane.authority import Authority
+from shrk_coordinator.control_plane.door import Door
+from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddresses, PortBusy, serve_enrolment
+from shrk_coordinator.control_plane.link_server import LinkServer, serve_links
+from shrk_coordinator.control_plane.links import Links
+from shrk_coordinator.data_plane.http import CallersHttp
+from shrk_coordinator.driver import Driver
+from shrk_coordinator.metrics import Metrics
+from shrk_coordinator.records import ApiKey
+from shrk_coordinator.settings import CoordinatorSettings
+from shrk_coordinator.state.events import NodeId
+from shrk_coordinator.store.lock import StateDirLock
+from shrk_coordinator.store.store import Store
+
+#: How often a certificate for callers is looked at on disk: a renewed one is in use within this time.
+CERTIFICATE_LOOK_SECONDS = 10.0
+#: After the drain, connections get this long to close by themselves.
+CLOSE_SECONDS = 2.0
+
+log = structlog.get_logger("shrk.coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where it listens, once it does."""
+
+    listen: int
+    link: int
+    enrolment: int
+
+
+def unix_ms() -> int:
+    """Wall-clock time, for certificates, keys and records. Durations use the driver's monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+def pseudonym(node_id: NodeId) -> str:
+    """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
+    return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"
+
+
+class Coordinator:
+    """One coordinator, from `start` to `stop`."""
+
+    def __init__(self, settings: CoordinatorSettings) -> None:
+        self._settings = settings
+        self.driver = Driver()
+        self.links = Links(os.urandom(16), [settings.public_link_address] if settings.public_link_address else [])
+        self.driver.connect(self.links)
+        self.metrics = Metrics()
+        self._stack = contextlib.AsyncExitStack()
+        self.ports: Ports | None = None
+        self._http: CallersHttp | None = None
+        self._link_server: LinkServer | None = None
+
+    async def start(self) -> None:
+        """Open everything; what was opened is closed again when a later step fails."""
+        try:
+            self.ports = await self._start()
+            log.info("ready", callers=self.ports.listen, links=self.ports.link, enrolment=self.ports.enrolment)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> Ports:
+        settings, stack = self._settings, self._stack
+        lock = StateDirLock.acquire(settings.state_dir)
+        stack.callback(lock.release)
+        authority = Authority.open(settings.state_dir, unix_ms)
+        store = await Store.open(settings.database_url)
+        stack.push_async_callback(store.close)
+        await stack.enter_async_context(running(self.driver.run(), "driver"))
+        link_port = await self._open_links(authority, store)
+        enrolment_port = await self._open_enrolment(authority, store, link_port)
+        listen_port = await self._open_http(store)
+        ports = Ports(listen_port, link_port, enrolment_port)
+        run_file = settings.state_dir / "run" / "coordinator.json"
+        _write_run_file(run_file, ports)
+        stack.callback(run_file.unlink, missing_ok=True)
+        return ports
+
+    async def _open_links(self, authority: Authority, store: Store) -> int:
+        door = Door(store.node, store.revocation, store.revoked_since, unix_ms)
+        servicer = self._link_server = LinkServer(self.links, door.admit, self.driver.post, self.driver.now)
+        server, port = await serve_links(servicer, authority.link_credentials(), self._settings.link_listen)
+        self._stack.push_async_callback(_stop_grpc, server)
+        await self._stack.enter_async_context(running(door.watch(self.links), "revocations"))
+        return port
+
+    async def _open_enrolment(self, authority: Authority, store: Store, link_port: int) -> int:
+        addresses = LinkAddresses(port=link_port, public=self._settings.public_link_address)
+        servicer = EnrolmentServicer(
+            authority, store.redeem_join_token, addresses, clock=unix_ms, random_bytes=os.urandom
+        )
+        server, port = await serve_enrolment(
+            servicer, authority.enrolment_credentials(), self._settings.enrolment_listen
+        )
+        self._stack.push_async_callback(_stop_grpc, server)
+        return port
+
+    async def _open_http(self, store: Store) -> int:
+        settings, keys = self._settings, KeyRing(store.key)
+
+        async def authenticate(presented: str) -> ApiKey | None:
+            return await keys.authenticate(presented, unix_ms())
+
+        self._add_gauges()
+        http = self._http = CallersHttp(
+            self.driver, self.links, self.driver.state.roster, authenticate, pseudonym, self.metrics
+        )
+        # handler_cancellation: a caller that leaves is noticed at once, not at the next write.
+        runner = web.AppRunner(
+            http.app(), handler_cancellation=True, access_log=None, lingering_time=2.0, shutdown_timeout=CLOSE_SECONDS
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        tls = await self._tls()
+        site = web.TCPSite(runner, settings.listen.host, settings.listen.port, ssl_context=tls, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise PortBusy(
+                f"callers cannot be heard on {settings.listen}: {error.strerror}. "
+                "Stop the other process, or choose another: --listen HOST:PORT"
+            ) from error
+        address = runner.addresses[0]
+        return int(address[1])
+
+    async def _tls(self) -> ssl.SSLContext | None:
+        """The callers' certificate, looked at again from time to time; None for plain HTTP."""
+        certificate, key = self._settings.tls_cert, self._settings.tls_key
+        if certificate is None or key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        await self._stack.enter_async_context(running(_reload(context, certificate, key), "tls"))
+        return context
+
+    def _add_gauges(self) -> None:
+        state, links, gauge = self.driver.state, self.links, self.metrics.gauge
+        gauge("shrk_requests_open", "Requests under way.", lambda: self.driver.open_requests)
+        gauge("shrk_attempts_open", "Attempts under way on nodes.", lambda: len(state.attempts.by_stream))
+        gauge("shrk_links_open", "Nodes linked now.", lambda: len(links.all()))
+        gauge("shrk_nodes_known", "Nodes linked since the start.", lambda: len(state.roster.nodes))
+        gauge("shrk_link_frames_received", "Frames received from nodes.", lambda: links.received()[0])
+        gauge("shrk_link_messages_received", "gRPC messages received from nodes.", lambda: links.received()[1])
+        gauge("shrk_loop_lag_seconds", "How late the event loop's last tick was.", lambda: self.driver.lag_seconds)
+
+    async def drain(self) -> None:
+        """Take nothing new, and let requests under way end, for at most `drain_seconds`."""
+        assert self._http is not None
+        assert self._link_server is not None
+        self._http.stopping = True
+        self._link_server.refuse_new()
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self.driver.idle()
+        except TimeoutError:
+            log.warning("drain ended with requests under way", requests=self.driver.open_requests)
+
+    async def stop(self) -> None:
+        """Close links with a word, then everything else, in the reverse order of its opening."""
+        self.links.close_all()
+        await self._stack.aclose()
+
+
+async def serve(settings: CoordinatorSettings) -> None:
+    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain."""
+    configure_logs(settings.log_format)
+    await run_until_signalled(Coordinator(settings))
+
+
+async def _stop_grpc(server: grpc.aio.Server) -> None:
+    await server.stop(grace=0.5)
+
+
+async def _reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Take in a renewed certificate; a broken one is said aloud, and the old one stays."""
+
+    def marks() -> tuple[int, int]:
+        return certificate.stat().st_mtime_ns, key.stat().st_mtime_ns
+
+    loaded = marks()
+    while True:
+        await asyncio.sleep(CERTIFICATE_LOOK_SECONDS)
+        try:
+            if marks() != loaded:
+                context.load_cert_chain(certificate, key)
+                loaded = marks()
+                log.info("callers' certificate reloaded", path=str(certificate))
+        except (OSError, ssl.SSLError) as error:
+            log.error("the new certificate cannot be used; the old one stays", path=str(certificate), why=str(error))
+
+
+def _write_run_file(path: Path, ports: Ports) -> None:
+    """Tell this machine where the coordinator listens; whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {
+        "schema": 1,
+        "pid": os.getpid(),
+        "listen_port": ports.listen,
+        "link_port": ports.link,
+        "enrolment_port": ports.enrolment,
+    }
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(content))
+    draft.replace(path)

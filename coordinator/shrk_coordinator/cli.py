@@ -1,0 +1,279 @@
+"""`shrk coordinator`: run the coordinator, and give out what others need to join and to ask.
+
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from shrk_coordinator.records import Scope, Visibility
+from shrk_coordinator.trouble import Trouble
+
+if TYPE_CHECKING:
+    from shrk_coordinator.admin import Administration
+
+# Plain help: the same in a terminal, a pipe and a bug report.
+app = typer.Typer(
+    help="Run a coordinator: callers in front, nodes behind.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+tokens_app = typer.Typer(help="Join tokens: each admits one machine as a node.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys: what callers authenticate with.", no_args_is_help=True)
+nodes_app = typer.Typer(help="Nodes that have enrolled.", no_args_is_help=True)
+app.add_typer(tokens_app, name="tokens")
+app.add_typer(keys_app, name="keys")
+app.add_typer(nodes_app, name="nodes")
+
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="The coordinator's folder: CA and database.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
+
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+#: An invitation that lies around for longer than a month is a key under the mat.
+TTL_MS_MAX = 31 * _UNIT_MS["d"]
+EXPIRY_MS_MAX = 3650 * _UNIT_MS["d"]
+#: Owners appear in tables, metrics and addresses of reports.
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([A-Za-z0-9._ /:-]{0,63})")
+LABELS_MAX = 32
+OWNERS_MAX = 1000
+
+_T = TypeVar("_T")
+
+
+@app.command()
+def serve(
+    state_dir: StateDir = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="For callers (HTTP).")] = None,
+    link_listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="For nodes (mTLS).")] = None,
+    enrolment_listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="For machines with a join token (TLS).")
+    ] = None,
+    public_link_address: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="What nodes are told to connect to.")
+    ] = None,
+    database_url: Annotated[str | None, typer.Option(metavar="URL", help="sqlite:///PATH.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate for callers, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
+    behind_proxy: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="A proxy's network; may be repeated.")
+    ] = None,
+    insecure_http: Annotated[
+        bool | None, typer.Option("--insecure-http", help="Allow plain HTTP beyond this machine.")
+    ] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(metavar="N", help="How long requests may finish when it stops.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="auto|console|json")] = None,
+) -> None:
+    """Run the coordinator in the foreground."""
+    flags = dict(locals())  # every option is a setting of the same name
+    flags["behind_proxy"] = behind_proxy or None  # typer gives an empty list for none
+
+    def run() -> None:
+        import uvloop
+
+        from shrk_coordinator.app import serve as serve_app
+        from shrk_coordinator.settings import load
+
+        uvloop.run(serve_app(load(**flags)))
+
+    _or_exit(run)
+
+
+@app.command()
+def init(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Make CA, database and the first keys; a second run changes nothing."""
+    done = _administer(state_dir, lambda admin: admin.initialise())
+    from shrk_coordinator import rendering
+    from shrk_coordinator.settings import load
+
+    if as_json:
+        _print_json(rendering.initialised_json(done))
+    else:
+        typer.echo(rendering.initialised_text(done, str(load(state_dir=state_dir).state_dir)))
+
+
+@tokens_app.command("create")
+def tokens_create(
+    owner: Annotated[list[str], typer.Option(metavar="NAME", help="Whose node; repeat for a token each.")],
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="Valid for so long: 90s, 15m, 2h, 7d.")] = "15m",
+    visibility: Annotated[
+        Visibility, typer.Option(help="private: serves its owner's keys only. public: everybody's.")
+    ] = Visibility.PRIVATE,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a single-use join token for each --owner, and print the line that uses it."""
+    owners = _owners(owner)
+    ttl_ms = _duration_ms(ttl, "--ttl", TTL_MS_MAX)
+    labels = _labels(label or [])
+    made = _administer(state_dir, lambda admin: admin.create_join_tokens(owners, ttl_ms, visibility, labels))
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.invitations_json(made))
+    else:
+        typer.echo(rendering.invitations_text(made))
+
+
+@tokens_app.command("list")
+def tokens_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """List join tokens, used and unused; their secrets are not kept."""
+    tokens = _administer(state_dir, lambda admin: admin.join_tokens())
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.join_tokens_json(tokens))
+    else:
+        typer.echo(rendering.join_tokens_text(tokens, _now()))
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(metavar="NAME", help="What it is for; any text of up to 128 characters.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May administer the coordinator.")] = False,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="After so long: 12h, 90d.")] = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key. It is shown once."""
+    if not 0 < len(name) <= 128 or not name.isprintable():
+        raise typer.BadParameter("--name must have 1 to 128 printable characters")
+    expires_in = None if expires is None else _duration_ms(expires, "--expires", EXPIRY_MS_MAX)
+    scope = Scope.ADMIN if admin else Scope.CALLER
+    minted, row = _administer(state_dir, lambda a: a.create_key(name, scope, expires_in))
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.new_key_json(minted, row))
+    else:
+        typer.echo(rendering.new_key_text(minted, row))
+
+
+@keys_app.command("list")
+def keys_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """List keys; their texts are not kept."""
+    keys = _administer(state_dir, lambda admin: admin.keys())
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.keys_json(keys))
+    else:
+        typer.echo(rendering.keys_text(keys, _now()))
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")],
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key void; a running coordinator refuses it within 5 seconds."""
+    key = _administer(state_dir, lambda admin: admin.revoke_key(key_id))
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json({"schema": 1, **rendering.key_json(key)})
+    else:
+        typer.echo(f"Key {key.id} ({key.name}) is revoked.")
+
+
+@nodes_app.command("list")
+def nodes_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """List the nodes that have enrolled."""
+    nodes = _administer(state_dir, lambda admin: admin.nodes())
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.nodes_json(nodes))
+    else:
+        typer.echo(rendering.nodes_text(nodes))
+
+
+def _administer(state_dir: Path | None, work: Callable[[Administration], Awaitable[_T]]) -> _T:
+    async def run() -> _T:
+        from shrk_coordinator.admin import Administration
+        from shrk_coordinator.settings import load
+
+        return await work(Administration(load(state_dir=state_dir), _now, os.urandom))
+
+    return _or_exit(lambda: asyncio.run(run()))
+
+
+def _or_exit(run: Callable[[], _T]) -> _T:
+    """Run; what the operator can mend is printed as one block, and ends the command."""
+    try:
+        return run()
+    except Trouble as trouble:
+        typer.echo(f"shrk: {trouble}", err=True)
+        raise typer.Exit(trouble.exit_code) from trouble
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a file: nothing below would help
+        typer.echo(
+            f"shrk: {error.filename}: {error.strerror}. Check its owner and rights, or name another folder: "
+            "--state-dir DIR",
+            err=True,
+        )
+        raise typer.Exit(1) from error
+
+
+def _now() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value).decode())
+
+
+def _duration_ms(text: str, flag: str, limit_ms: int) -> int:
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
+    length = int(match[1]) * _UNIT_MS[match[2]] if match else 0
+    if not 0 < length <= limit_ms:
+        raise typer.BadParameter(
+            f"{flag} {text!r} is not a time such as 90s, 15m, 2h or 7d, of at most {limit_ms // _UNIT_MS['d']}d"
+        )
+    return length
+
+
+def _owners(names: list[str]) -> list[str]:
+    if len(names) > OWNERS_MAX:
+        raise typer.BadParameter(f"--owner was given {len(names)} times; {OWNERS_MAX} are allowed at once")
+    for name in names:
+        if not _OWNER.fullmatch(name):
+            raise typer.BadParameter(
+                f"--owner {name!r}: use 1 to 64 letters, digits and . _ @ + -, beginning with a letter or digit"
+            )
+    return names
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    if len(texts) > LABELS_MAX:
+        raise typer.BadParameter(f"--label was given {len(texts)} times; {LABELS_MAX} are allowed")
+    labels = {}
+    for text in texts:
+        match = _LABEL.fullmatch(text)
+        if match is None:
+            raise typer.BadParameter(
+                f"--label {text!r} is not KEY=VALUE with up to 63 letters, digits and . _ - / on each side"
+            )
+        labels[match[1]] = match[2]
+    return labels

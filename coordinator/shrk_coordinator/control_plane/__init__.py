@@ -1,0 +1,1 @@
+"""The nodes' side: enrolment, identity, and the links."""

@@ -1,0 +1,74 @@
+"""Who may open a link: a node with a certificate of ours that is current and not revoked.
+
+gRPC checks certificates at the handshake only. What changes later is checked here: dates when a link opens and
+by a timer while it lives, revocations when it opens and every few seconds after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_CERTIFICATE_REVOKED, REFUSAL_CODE_NODE_UNKNOWN, Refusal
+from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, refusal
+from shrk_coordinator.control_plane.link_server import Admitted
+from shrk_coordinator.control_plane.links import Links
+from shrk_coordinator.records import Node
+
+#: A revoked node is cut within 5 s: one look, and time for its last word.
+LOOK_SECONDS = 2.0
+
+
+class Door:
+    """Looks at certificates, and keeps looking while links live. Times are unix milliseconds."""
+
+    def __init__(
+        self,
+        find_node: Callable[[str], Awaitable[Node | None]],
+        revocation: Callable[[str, str], Awaitable[str | None]],
+        revoked_since: Callable[[int], Awaitable[list[str]]],
+        clock: Callable[[], int],
+    ) -> None:
+        self._find_node = find_node
+        self._revocation = revocation
+        self._revoked_since = revoked_since
+        self._clock = clock
+
+    async def admit(self, context: PeerContext) -> Admitted | Refusal:
+        """The node behind a call, or why it may not come in."""
+        now = self._clock()
+        peer = peer_of(context, now)
+        if not isinstance(peer, Peer):
+            return peer
+        node = await self._find_node(peer.node_id)
+        if node is None:
+            return refusal(
+                REFUSAL_CODE_NODE_UNKNOWN,
+                f"This coordinator does not know {peer.node_id}.",
+                "Enrol the node with a new join token.",
+            )
+        reason = await self._revocation(peer.node_id, peer.serial)
+        if reason is not None:
+            return _revoked(peer.node_id, reason)
+        return Admitted(peer.node_id, peer.serial, node.owner_name, (peer.not_after_unix_ms - now) / 1000)
+
+    async def watch(self, links: Links) -> None:
+        """Cut the links of nodes that are revoked while linked; until cancelled."""
+        seen = self._clock()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._clock()
+            revoked = set(await self._revoked_since(seen))
+            # An overlap: a revocation may be written a little after the moment it carries.
+            seen = now - int(LOOK_SECONDS * 1000)
+            for link in links.all() if revoked else []:
+                if link.node_id in revoked or link.serial in revoked:
+                    links.refuse(link, _revoked(link.node_id, "revoked by the coordinator's operator"))
+
+
+def _revoked(node_id: str, reason: str) -> Refusal:
+    return refusal(
+        REFUSAL_CODE_CERTIFICATE_REVOKED,
+        f"The certificate of {node_id} was revoked: {reason}.",
+        "Ask the coordinator's operator; a new join token enrols the machine anew.",
+    )

@@ -1,0 +1,71 @@
+"""Who is at the other end of a link: read from the client certificate of the connection.
+
+gRPC checks certificates at the handshake only and never again, so their dates are checked here, and a link
+gets a deadline at `Peer.not_after_unix_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography import x509
+
+from shrk_contract.v1 import refusal_pb2
+
+_NODE_URI_PREFIX = "shrk://node/"
+
+
+class PeerContext(Protocol):
+    """The part of gRPC's servicer context that is read here."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Properties of the connection, by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A certified node."""
+
+    node_id: str
+    #: Lower-case hexadecimal.
+    serial: str
+    not_after_unix_ms: int
+
+
+def refusal(code: refusal_pb2.RefusalCode.ValueType, message: str, remedy: str) -> refusal_pb2.Refusal:
+    """A no for good: the same again cannot help."""
+    return refusal_pb2.Refusal(code=code, message=message, remedy=remedy, permanent=True)
+
+
+def peer_of(context: PeerContext, now: int) -> Peer | refusal_pb2.Refusal:
+    """The node behind a call at `now` (unix ms), or why it is none. Revocation is the caller's to check."""
+    pem = b"".join(context.auth_context().get("x509_pem_cert", ()))
+    enrol = "Enrol the node with a new join token."
+    if not pem:
+        return refusal(refusal_pb2.REFUSAL_CODE_NODE_UNKNOWN, "No client certificate was presented.", enrol)
+    certificate = x509.load_pem_x509_certificate(pem)
+    node_id = _node_id(certificate)
+    if not node_id:
+        return refusal(refusal_pb2.REFUSAL_CODE_NODE_UNKNOWN, "The certificate names no node.", enrol)
+    not_after = round(certificate.not_valid_after_utc.timestamp() * 1000)
+    if now >= not_after:
+        return refusal(
+            refusal_pb2.REFUSAL_CODE_CERTIFICATE_EXPIRED,
+            f"The certificate of {node_id} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.",
+            "Renew it, or enrol the node with a new join token; check the machine's clock.",
+        )
+    return Peer(node_id, f"{certificate.serial_number:x}", not_after)
+
+
+def _node_id(certificate: x509.Certificate) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+        if uri.startswith(_NODE_URI_PREFIX):
+            return uri.removeprefix(_NODE_URI_PREFIX)
+    return ""

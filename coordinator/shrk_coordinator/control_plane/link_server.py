@@ -1,0 +1,248 @@
+"""The port that nodes dial: opens links over gRPC, reads batches, and sees every link to its end.
+
+A link's life: certificate -> hello -> (state admits) -> batches both ways -> refusal or close. Nothing a node
+sends can raise past `Open`; what breaks the contract is answered with a typed refusal it can print.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from shrk_contract.terms import KEEPALIVE_INTERVAL_MS_MIN, MESSAGE_BYTES_MAX, PROTOCOL
+from shrk_contract.v1 import link_pb2, link_pb2_grpc
+from shrk_contract.v1.refusal_pb2 import (
+    REFUSAL_CODE_CERTIFICATE_EXPIRED,
+    REFUSAL_CODE_CONTRACT_BROKEN,
+    REFUSAL_CODE_COORDINATOR_STOPPING,
+    REFUSAL_CODE_PROTOCOL_UNSUPPORTED,
+    Refusal,
+)
+from shrk_coordinator.control_plane.enrolment import PortBusy
+from shrk_coordinator.control_plane.links import ContractBroken, Link, Links
+from shrk_coordinator.settings import Address
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.events import Event, NodeId
+
+#: A node that opened a stream says hello at once.
+HELLO_SECONDS_MAX = 10.0
+#: Time for a last word (a refusal) to reach a node before its link is cut.
+LAST_WORD_SECONDS_MAX = 2.0
+#: Links at once; each costs about 42 KB. Beyond this another replica is due.
+LINKS_MAX = 20_000
+
+#: What `read` returns at the end of a stream; grpc-stubs do not know it.
+_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+
+Context = grpc.aio.ServicerContext[link_pb2.NodeBatch, link_pb2.CoordinatorBatch]
+
+log = structlog.get_logger("shrk.link")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A node whose certificate is good."""
+
+    node_id: NodeId
+    #: Serial of the certificate, in hexadecimal.
+    serial: str
+    owner: str
+    #: Seconds until the certificate ends, and the link with it.
+    valid_seconds: float
+
+
+#: Looks at a peer's certificate: who it is, or why not.
+Admit = Callable[[Context], Awaitable[Admitted | Refusal]]
+
+
+class LinkServer(link_pb2_grpc.LinkServiceServicer):
+    """Serves links until `stop`."""
+
+    def __init__(self, links: Links, admit: Admit, post: Callable[[Event], None], now: Callable[[], float]) -> None:
+        self._links = links
+        self._admit = admit
+        self._post = post
+        self._now = now
+        self._closing: dict[int, asyncio.Event] = {}
+        self._stopping = False
+        links.on_refused = self._close_soon
+
+    def _close_soon(self, link: Link) -> None:
+        if closing := self._closing.get(link.id):
+            closing.set()
+
+    def refuse_new(self) -> None:
+        """From now on, new links are told to come back later."""
+        self._stopping = True
+
+    async def Open(self, request_iterator: AsyncIterator[link_pb2.NodeBatch], context: Context) -> None:  # type: ignore[override]  # read()/write() API: nothing is yielded
+        """One link, from its first batch to its end."""
+        admitted = await self._admit(context)
+        if isinstance(admitted, Refusal):
+            await _refuse(context, admitted)
+            return
+        try:
+            hello = await self._hello(context)
+        except ContractBroken as error:
+            await _refuse(context, _contract_broken(str(error)))
+            return
+        if refusal := self._reason_to_refuse(hello):
+            await _refuse(context, refusal)
+            return
+        await self._serve(context, admitted, hello)
+
+    async def _hello(self, context: Context) -> link_pb2.Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS_MAX):
+                batch: Any = await context.read()
+        except TimeoutError:
+            raise ContractBroken(f"no hello within {HELLO_SECONDS_MAX:g} seconds") from None
+        if batch is _END:
+            raise ContractBroken("the stream ended before a hello")
+        if not batch.frames or batch.frames[0].WhichOneof("frame") != "hello":
+            raise ContractBroken("the first frame is not a hello")
+        hello: link_pb2.Hello = batch.frames[0].hello
+        return hello
+
+    def _reason_to_refuse(self, hello: link_pb2.Hello) -> Refusal | None:
+        if hello.protocol.major != PROTOCOL[0]:
+            return Refusal(
+                code=REFUSAL_CODE_PROTOCOL_UNSUPPORTED,
+                message=f"This coordinator speaks protocol {PROTOCOL[0]}, the agent speaks {hello.protocol.major}.",
+                remedy="Update the agent." if hello.protocol.major < PROTOCOL[0] else "Update the coordinator.",
+                permanent=True,
+            )
+        if self._stopping or len(self._closing) >= LINKS_MAX:
+            return Refusal(
+                code=REFUSAL_CODE_COORDINATOR_STOPPING,
+                message="The coordinator takes no new links now.",
+                remedy="Nothing to do: the agent dials again by itself.",
+                retry_after_ms=5000,
+            )
+        return None
+
+    async def _serve(self, context: Context, admitted: Admitted, hello: link_pb2.Hello) -> None:
+        async def write(frames: list[link_pb2.CoordinatorFrame]) -> None:
+            await context.write(link_pb2.CoordinatorBatch(frames=frames))
+
+        live = [attempt.stream for attempt in hello.live_attempts]
+        link = Link(self._links.new_id(), admitted.node_id, admitted.serial, live, self._post, self._now, write)
+        closing = self._closing[link.id] = asyncio.Event()
+        self._links.add(link)
+        self._post(seen.NodeHello(self._now(), admitted.node_id, link.id, hello.incarnation, admitted.owner))
+        reader = asyncio.create_task(self._read(context, link), name=f"link-read-{link.id}")
+        writer = asyncio.create_task(link.outbox.run(), name=f"link-write-{link.id}")
+        asked = asyncio.create_task(closing.wait(), name=f"link-close-{link.id}")
+        reason = "the connection ended"
+        try:
+            done, _ = await asyncio.wait(
+                (reader, writer, asked), timeout=admitted.valid_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                link.refuse(_certificate_expired())
+            reason = _reason(link, reader, writer)
+        finally:
+            # First the facts, then the farewell: a cancelled handler must not leave a link behind.
+            self._links.remove(link)
+            del self._closing[link.id]
+            self._post(seen.LinkClosed(self._now(), link.node_id, link.id, reason))
+            log.info("link closed", node=link.node_id, why=reason)
+            for task in (reader, writer, asked):
+                task.cancel()
+            await asyncio.gather(reader, writer, asked, return_exceptions=True)
+        if link.refusal is not None:
+            await _refuse(context, link.refusal)
+
+    async def _read(self, context: Context, link: Link) -> None:
+        while True:
+            batch: Any = await context.read()
+            if batch is _END:
+                return
+            try:
+                link.take(batch)
+            except ContractBroken as error:
+                link.refuse(_contract_broken(str(error)))
+                return
+
+
+def _reason(link: Link, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> str:
+    """Why a link ended, for the log and for `shrk why`."""
+    if link.refusal is not None:
+        return link.refusal.message
+    for task in (reader, writer):
+        if task.done() and not task.cancelled() and (error := task.exception()):
+            if not isinstance(error, (grpc.RpcError, grpc.aio.AioRpcError, grpc.aio.UsageError, ConnectionError)):
+                log.error("link failed", node=link.node_id, exc_info=error)
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return "the node closed it"
+
+
+async def _refuse(context: Context, refusal: Refusal) -> None:
+    """Send the last word, then end the call with the same words as its status."""
+    log.info("link refused", why=refusal.message, peer=context.peer())
+    frame = link_pb2.CoordinatorFrame(refusal=refusal)
+    # The node may be gone already, and then there is nobody left to tell.
+    with contextlib.suppress(grpc.RpcError, grpc.aio.UsageError, asyncio.TimeoutError):
+        async with asyncio.timeout(LAST_WORD_SECONDS_MAX):
+            await context.write(link_pb2.CoordinatorBatch(frames=[frame]))
+    status = grpc.StatusCode.FAILED_PRECONDITION if refusal.permanent else grpc.StatusCode.UNAVAILABLE
+    context.set_code(status)
+    context.set_details(f"{refusal.message} {refusal.remedy}")
+
+
+def _contract_broken(what: str) -> Refusal:
+    return Refusal(
+        code=REFUSAL_CODE_CONTRACT_BROKEN,
+        message=f"The agent broke the contract: {what}.",
+        remedy="Update the agent; if it is current, report this.",
+        retry_after_ms=5000,
+    )
+
+
+def _certificate_expired() -> Refusal:
+    return Refusal(
+        code=REFUSAL_CODE_CERTIFICATE_EXPIRED,
+        message="The node's certificate has expired.",
+        remedy="Enrol again with a new join token.",
+        permanent=True,
+    )
+
+
+def server_options() -> list[tuple[str, int]]:
+    """gRPC settings of the link port; each is there because its default would hurt."""
+    return [
+        # On by default, two processes would share a busy port and each get half the nodes.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        # Agents ping every 20 s to keep NAT tables warm; the default answers that with GOAWAY.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS_MIN),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS_MIN),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+
+
+async def serve_links(
+    servicer: LinkServer, credentials: grpc.ServerCredentials, listen: Address
+) -> tuple[grpc.aio.Server, int]:
+    """Start serving; the port is told because 0 may have been asked for. Raises PortBusy."""
+    server = grpc.aio.server(options=server_options())
+    link_pb2_grpc.add_LinkServiceServicer_to_server(servicer, server)
+    try:
+        port = server.add_secure_port(str(listen), credentials)
+    except RuntimeError as error:
+        raise PortBusy(
+            f"nodes cannot be heard on {listen}: the port is taken, or the address is not this machine's. "
+            "Stop the other process, or choose another: --link-listen HOST:PORT"
+        ) from error
+    await server.start()
+    return server, port

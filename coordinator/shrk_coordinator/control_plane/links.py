@@ -1,0 +1,259 @@
+"""All links to nodes, and one link: its outbox, its streams, and what its frames mean.
+
+gRPC stays in `link_server`; here a link is an outbox to write to and batches to take in, so that tests and
+the simulation can drive it without a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from shrk_contract.batching import Outbox, PeerNotReading
+from shrk_contract.convert import fault_from_wire, rejection_from_wire, report_from_wire
+from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS
+from shrk_contract.v1 import link_pb2
+from shrk_contract.v1.refusal_pb2 import (
+    REFUSAL_CODE_CONTRACT_BROKEN,
+    REFUSAL_CODE_COORDINATOR_STOPPING,
+    REFUSAL_CODE_SUPERSEDED,
+    ProtocolVersion,
+    Refusal,
+)
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.events import Event, FailureDetail, LinkId, NodeId, StreamId
+from shrk_coordinator.streams import AttemptSink
+
+CoordinatorFrame = link_pb2.CoordinatorFrame
+
+#: Text a node may put into an error that a caller sees.
+NODE_TEXT_MAX = 4_000
+
+log = structlog.get_logger("shrk.link")
+
+
+class ContractBroken(Exception):
+    """A node sent something the contract forbids; it is told so and its link is closed."""
+
+
+class Link:
+    """One node's link, from welcome to close."""
+
+    def __init__(
+        self,
+        link_id: LinkId,
+        node_id: NodeId,
+        serial: str,
+        live_streams: Sequence[StreamId],
+        post: Callable[[Event], None],
+        now: Callable[[], float],
+        write: Callable[[list[CoordinatorFrame]], Awaitable[None]],
+    ) -> None:
+        self.id = link_id
+        self.node_id = node_id
+        #: Serial of the certificate it opened with.
+        self.serial = serial
+        self.live_streams = live_streams
+        self.outbox: Outbox[CoordinatorFrame] = Outbox(write)
+        self.sinks: dict[StreamId, AttemptSink] = {}
+        #: Why the link was closed from this side; the node hears it as its last frame.
+        self.refusal: Refusal | None = None
+        self.frames_received = 0
+        self.batches_received = 0
+        self._post = post
+        self._now = now
+
+    def send(self, frame: CoordinatorFrame, body_bytes: int = 0) -> None:
+        """Queue a frame; a node that does not read loses its link, and the server closes it."""
+        if self.refusal is not None:
+            return
+        try:
+            self.outbox.send(frame, body_bytes)
+        except PeerNotReading as error:
+            self.refuse(_broken(str(error)))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the link with a word: queued as the last frame, after which the server closes."""
+        if self.refusal is None:
+            self.refusal = refusal
+            self.sinks.clear()
+
+    def take(self, batch: link_pb2.NodeBatch) -> None:
+        """Act on one batch. Raises ContractBroken."""
+        sinks = self.sinks
+        self.batches_received += 1
+        self.frames_received += len(batch.frames)
+        for frame in batch.frames:
+            kind = frame.WhichOneof("frame")
+            if kind == "piece":
+                piece = frame.piece
+                sink = sinks.get(piece.stream)
+                part = piece.data
+                size = len(part)
+                if size > PART_BYTES_MAX:
+                    raise ContractBroken(f"a piece of {size:,} bytes; {PART_BYTES_MAX:,} are the most")
+                # A stream without a sink was cancelled or lost its race: the node may not know yet.
+                if sink is not None:
+                    sink.piece(piece, size, part)
+            elif kind is not None:
+                self._take_transition(kind, frame)
+            # None: a frame of a newer minor version, skipped.
+
+    def _take_transition(self, kind: str, frame: link_pb2.NodeFrame) -> None:
+        now = self._now()
+        match kind:
+            case "finish":
+                if sink := self.sinks.get(frame.finish.stream):
+                    sink.finish(frame.finish)
+            case "accepted":
+                if frame.accepted.stream in self.sinks:
+                    self._post(seen.AttemptAccepted(now, frame.accepted.stream))
+            case "rejected":
+                if frame.rejected.stream in self.sinks:
+                    reason = rejection_from_wire(frame.rejected.reason)
+                    self._post(seen.AttemptRejected(now, frame.rejected.stream, reason))
+            case "failure":
+                if frame.failure.stream in self.sinks:
+                    self._post(seen.AttemptFailed(now, frame.failure.stream, _failure(frame.failure)))
+            case "report":
+                self._post(seen.NodeReported(now, self.node_id, self.id, report_from_wire(frame.report)))
+            case "drain":
+                self._post(seen.NodeDraining(now, self.node_id, self.id))
+            case "hello":
+                raise ContractBroken("a second hello on one link")
+            case _:
+                log.debug("frame not acted on yet", kind=kind, node=self.node_id)
+
+
+class Links:
+    """Every open link of this coordinator; the driver's `LinkPort`."""
+
+    def __init__(self, boot_id: bytes, replicas: Sequence[str]) -> None:
+        self._boot_id = boot_id
+        self._replicas = replicas
+        self._links: dict[LinkId, Link] = {}
+        self._next = 1
+        #: Called with a link that has a refusal, so that the server closes it.
+        self.on_refused: Callable[[Link], None] = lambda link: None
+        self.frames_of_closed = 0
+        self.batches_of_closed = 0
+
+    def new_id(self) -> LinkId:
+        """A serial for the next link."""
+        self._next += 1
+        return self._next - 1
+
+    def add(self, link: Link) -> None:
+        """A node said hello; it is not admitted before the state says so."""
+        self._links[link.id] = link
+
+    def remove(self, link: Link) -> None:
+        """The link is closed."""
+        if self._links.pop(link.id, None):
+            self.frames_of_closed += link.frames_received
+            self.batches_of_closed += link.batches_received
+
+    def all(self) -> list[Link]:
+        """Every open link."""
+        return list(self._links.values())
+
+    def received(self) -> tuple[int, int]:
+        """(frames, messages) received since the start."""
+        frames = self.frames_of_closed + sum(link.frames_received for link in self._links.values())
+        batches = self.batches_of_closed + sum(link.batches_received for link in self._links.values())
+        return frames, batches
+
+    # --- the driver's port -------------------------------------------------------------------------
+
+    def welcome(self, effect: do.WelcomeNode) -> None:
+        """Admit a node. Attempts that outlived an earlier link are cancelled: nothing of them was kept here."""
+        if link := self._links.get(effect.link):
+            major, minor = PROTOCOL
+            welcome = link_pb2.Welcome(
+                protocol=ProtocolVersion(major=major, minor=minor),
+                node_id=effect.node_id,
+                boot_id=self._boot_id,
+                replicas=self._replicas,
+                report_interval_ms=int(REPORT_INTERVAL_SECONDS * 1000),
+                attempts=[link_pb2.AttemptVerdict(stream=s, keep=False) for s in link.live_streams],
+            )
+            link.send(CoordinatorFrame(welcome=welcome))
+
+    def close(self, effect: do.CloseLink) -> None:
+        """Say why, then close the link."""
+        if link := self._links.get(effect.link):
+            match effect.why:
+                case do.Superseded():
+                    refusal = Refusal(
+                        code=REFUSAL_CODE_SUPERSEDED,
+                        message="A newer start of this agent holds the node's link.",
+                        remedy="Stop one of the two agents; if there is only one, its identity was copied.",
+                        permanent=True,
+                    )
+                case do.Silent():
+                    refusal = _broken("nothing was heard for too long")
+            self.refuse(link, refusal)
+
+    def refuse(self, link: Link, refusal: Refusal) -> None:
+        """Close a link with a last word."""
+        link.refuse(refusal)
+        self.on_refused(link)
+
+    def close_all(self) -> None:
+        """The coordinator stops: tell every node to dial again soon."""
+        for link in self.all():
+            stopping = Refusal(
+                code=REFUSAL_CODE_COORDINATOR_STOPPING,
+                message="The coordinator is stopping.",
+                remedy="Nothing to do: the agent dials again by itself.",
+                retry_after_ms=1000,
+            )
+            self.refuse(link, stopping)
+
+    def start(self, link: LinkId, stream: StreamId, frames: Sequence[CoordinatorFrame], sink: AttemptSink) -> bool:
+        """Send the frames that start an attempt; False when the link is gone."""
+        found = self._links.get(link)
+        if found is None or found.refusal is not None:
+            return False
+        found.sinks[stream] = sink
+        for frame in frames:
+            found.send(frame, frame.ByteSize())
+        return found.refusal is None
+
+    def cancel(self, link: LinkId, stream: StreamId, reason: str) -> None:
+        """Tell the node to stop, and drop whatever it still sends for the stream."""
+        if found := self._links.get(link):
+            found.sinks.pop(stream, None)
+            found.send(CoordinatorFrame(cancel=link_pb2.Cancel(stream=stream, reason=reason)))
+
+    def release(self, link: LinkId, stream: StreamId) -> None:
+        """Drop whatever the node still sends for the stream."""
+        if found := self._links.get(link):
+            found.sinks.pop(stream, None)
+
+    def credit(self, link: LinkId, stream: StreamId, size: int) -> None:
+        """Let the node send this many bytes more."""
+        if found := self._links.get(link):
+            found.send(CoordinatorFrame(credit=link_pb2.Credit(stream=stream, bytes=size)))
+
+
+def _failure(failure: link_pb2.Failure) -> FailureDetail:
+    return FailureDetail(
+        fault=fault_from_wire(failure.fault),
+        message=failure.message[:NODE_TEXT_MAX],
+        http_status=failure.http_status,
+        type=failure.type[:100],
+        code=failure.code[:100],
+        param=failure.param[:200],
+    )
+
+
+def _broken(what: str) -> Refusal:
+    return Refusal(
+        code=REFUSAL_CODE_CONTRACT_BROKEN,
+        message=f"The link was closed: {what}.",
+        remedy="Update the agent; if it is current, report this.",
+        retry_after_ms=5000,
+    )

@@ -1,0 +1,1 @@
+"""The callers' side: HTTP in, bytes out."""

@@ -1,0 +1,115 @@
+"""What a dialect is, and the checks that several share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shrk_contract.terms import Endpoint
+from shrk_contract.v1 import link_pb2
+from shrk_coordinator.data_plane import sse
+from shrk_coordinator.errors import field_not_allowed, invalid_value, missing_field
+
+Body = dict[str, Any]
+
+#: Answers to one request; vLLM itself would take 16,384.
+CHOICES_MAX = 8
+
+#: Fields that reach into the machine that serves: each would let a caller run templates, read files or
+#: fetch addresses on a stranger's computer, or crash its engine.
+DENIED_FIELDS = {
+    "chat_template": "nodes use the model's own template",
+    "chat_template_kwargs": "nodes use the model's own template",
+    "mm_processor_kwargs": "it configures the engine's process",
+    "media_io_kwargs": "it configures the engine's process",
+    "prompt_embeds": "it is read by an unsafe loader",
+    "kv_transfer_params": "it addresses other engines",
+    "vllm_xargs": "it configures the engine's process",
+    "logits_processors": "it names code to run",
+    "cache_salt": "the coordinator sets it",
+    "priority": "the coordinator sets it",
+    "request_id": "the coordinator sets it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a caller sees as identity, equal over all attempts."""
+
+    id: str
+    created: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One way to ask. `ending` renders the events after the last piece, up to but not including [DONE]."""
+
+    endpoint: Endpoint
+    id_prefix: str
+    streams: bool
+    check: Callable[[Body], None]
+    ending: Callable[[Envelope, link_pb2.Finish, bool], bytes]
+
+
+def check_shared(body: Body, streams: bool) -> None:
+    """Fields that mean the same in every dialect. Raises ApiError."""
+    model = body.get("model")
+    if model is None:
+        raise missing_field("model", "the name of a model; GET /v1/models lists them")
+    if not isinstance(model, str) or not 1 <= len(model) <= 300:
+        raise invalid_value("model", "a string of 1 to 300 characters")
+    for name in DENIED_FIELDS.keys() & body.keys():
+        raise field_not_allowed(name, DENIED_FIELDS[name])
+    stream = body.get("stream")
+    if not isinstance(stream, bool | None):
+        raise invalid_value("stream", "true or false")
+    if stream and not streams:
+        raise invalid_value("stream", "false: this endpoint answers in one piece")
+    options = body.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise invalid_value("stream_options", "an object")
+    if options and not stream:
+        raise invalid_value("stream_options", "absent unless 'stream' is true")
+
+
+def check_choices(body: Body) -> None:
+    """The number of answers asked for. Raises ApiError."""
+    n = body.get("n")
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= CHOICES_MAX):
+        raise invalid_value("n", f"a whole number from 1 to {CHOICES_MAX}")
+
+
+def ending_of(object_name: str, empty_choice: Body) -> Callable[[Envelope, link_pb2.Finish, bool], bytes]:
+    """How a streamed dialect ends: finish reasons, one event a choice, then usage where the caller asked for it.
+
+    `empty_choice` holds what a choice of this dialect has when no text is left to send.
+    """
+
+    def ending(envelope: Envelope, finish: link_pb2.Finish, include_usage: bool) -> bytes:
+        shared = {"id": envelope.id, "object": object_name, "created": envelope.created, "model": envelope.model}
+        events = [sse.event(shared | {"choices": [_last_choice(end, empty_choice)]}) for end in finish.choices]
+        if include_usage:
+            events.append(sse.event(shared | {"choices": [], "usage": _usage(finish)}))
+        return b"".join(events)
+
+    return ending
+
+
+def _last_choice(end: link_pb2.ChoiceEnd, empty_choice: Body) -> Body:
+    choice = {"index": end.index} | empty_choice | {"logprobs": None, "finish_reason": end.finish_reason}
+    if end.stop_reason_json:
+        choice["stop_reason"] = orjson.loads(end.stop_reason_json)
+    return choice
+
+
+def _usage(finish: link_pb2.Finish) -> Body:
+    """The engine's own usage object, with its details; else what was counted."""
+    if finish.usage_json:
+        usage: Body = orjson.loads(finish.usage_json)
+        return usage
+    prompt, completion = finish.prompt_tokens, finish.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

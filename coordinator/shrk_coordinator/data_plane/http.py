@@ -1,0 +1,267 @@
+"""The callers' HTTP: routes, the shell around every handler, and the relayed endpoints.
+
+Every answer, errors of the framework included, has the same body shape and the same headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import orjson
+import structlog
+from aiohttp import web
+
+from shrk_contract.terms import Endpoint
+from shrk_coordinator.data_plane import models
+from shrk_coordinator.data_plane.admission import (
+    Authenticate,
+    authenticated,
+    expect_continue,
+    parse_object,
+    read_body,
+)
+from shrk_coordinator.data_plane.chunk_pipe import CallerGone
+from shrk_coordinator.data_plane.dialects import DIALECTS, Dialect
+from shrk_coordinator.data_plane.dialects.dialect import Envelope
+from shrk_coordinator.data_plane.errors import request_name, response_of
+from shrk_coordinator.data_plane.relay import Call, StreamedRelay, WholeRelay
+from shrk_coordinator.errors import (
+    ApiError,
+    internal,
+    method_not_allowed,
+    model_not_found,
+    stopping,
+    unsupported_endpoint,
+)
+from shrk_coordinator.metrics import Metrics
+from shrk_coordinator.records import Scope
+from shrk_coordinator.state.events import RequestArrived, RequestId
+from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.streams import Announcements, LinkPort, NodeNames, RequestPort
+
+#: One handler set, on every prefix that clients are known to use.
+PREFIXES = ("/v1", "/api/v1", "")
+#: What a caller may ask us to echo; anything else would be an injection into the answer's headers.
+_CLIENT_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_EXPOSED = "x-request-id, request-id, x-shiver-request-id, x-shiver-node, openai-processing-ms, retry-after"
+
+log = structlog.get_logger("shrk.http")
+
+
+class Requests(Announcements, Protocol):
+    """The driver, as the callers' side uses it."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def open(self, request: RequestPort, arrived: RequestArrived) -> None:
+        """A request wants a node."""
+        ...
+
+    def close(self, request_id: RequestId) -> None:
+        """The caller has its answer, or is gone."""
+        ...
+
+
+@dataclass(slots=True)
+class Turn:
+    """One HTTP request on its way through: its id, and what its answer's headers say."""
+
+    request: web.Request
+    request_id: bytes = field(default_factory=lambda: os.urandom(16))
+    started: float = field(default_factory=time.monotonic)
+    node_name: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """The headers that every answer has."""
+        name = request_name(self.request_id)
+        headers = {
+            "x-request-id": name,
+            "request-id": name,
+            "x-shiver-request-id": name,
+            "openai-processing-ms": str(int((time.monotonic() - self.started) * 1000)),
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Expose-Headers": _EXPOSED,
+        }
+        if self.node_name:
+            headers["x-shiver-node"] = self.node_name
+        client_id = self.request.headers.get("X-Client-Request-Id")
+        if client_id is not None and _CLIENT_REQUEST_ID.fullmatch(client_id):
+            headers["X-Client-Request-Id"] = client_id
+        return headers
+
+
+Handler = Callable[[Turn], Awaitable[web.StreamResponse]]
+
+
+class CallersHttp:
+    """Everything callers can reach."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        links: LinkPort,
+        roster: Roster,
+        authenticate: Authenticate,
+        node_name: NodeNames,
+        metrics: Metrics,
+    ) -> None:
+        self._requests = requests
+        self._links = links
+        self._roster = roster
+        self._authenticate = authenticate
+        self._node_name = node_name
+        self._metrics = metrics
+        self._started_unix = int(time.time())
+        self.stopping = False
+        #: Allowed methods by path pattern, for an honest 405.
+        self._methods: list[tuple[re.Pattern[str], str]] = []
+
+    def app(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=0)
+        for prefix in PREFIXES:
+            for dialect in DIALECTS.values():
+                path = prefix + str(dialect.endpoint).removeprefix("/v1")
+                self._add(app, "POST", path, self._relayed(dialect))
+            self._add(app, "POST", f"{prefix}/chat", self._relayed(DIALECTS[Endpoint.CHAT_COMPLETIONS]))
+            self._add(app, "GET", f"{prefix}/models", self._models)
+            self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
+        self._add(app, "GET", "/", self._root)
+        self._add(app, "GET", "/healthz", self._healthz)
+        self._add(app, "GET", "/readyz", self._readyz)
+        self._add(app, "GET", "/metrics", self._metrics_text)
+        app.router.add_route("*", "/{tail:.*}", self._shell("other", self._nothing_here))
+        return app
+
+    def _add(self, app: web.Application, method: str, path: str, handler: Handler) -> None:
+        # A label per route, not per path: models in paths must not become labels.
+        endpoint = path.partition("{")[0].rstrip("/") or "/"
+        shell = self._shell(endpoint, handler)
+        if method == "POST":
+            app.router.add_post(path, shell, expect_handler=expect_continue)
+        else:
+            app.router.add_get(path, shell)
+        pattern = re.compile(re.sub(r"\\\{[^}]*\\\}", ".+", re.escape(path)))
+        self._methods.append((pattern, method if method == "POST" else "GET, HEAD"))
+
+    def _shell(self, endpoint: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Around every handler: the request id, errors as values for callers, and the count."""
+        count = self._metrics.requests
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            turn = Turn(request)
+            try:
+                response = await handler(turn)
+            except ApiError as error:
+                response = response_of(error, turn.request_id, turn.headers())
+                if error.status in (408, 413):
+                    # The rest of the body is still coming, and is not worth reading.
+                    response.force_close()
+            except CallerGone:
+                self._metrics.callers_left.inc()
+                response = web.Response(status=499)
+                response.force_close()
+            except asyncio.CancelledError:
+                self._metrics.callers_left.inc()
+                raise
+            except Exception:
+                # A surprise of ours: the caller gets the id, the log gets the rest.
+                log.exception("request failed", request=turn.request_id.hex())
+                response = response_of(internal(), turn.request_id, turn.headers())
+            count.labels(endpoint, str(response.status)).inc()
+            return response
+
+        return serve
+
+    # --- relayed endpoints -------------------------------------------------------------------------
+
+    def _relayed(self, dialect: Dialect) -> Handler:
+        first_byte = self._metrics.first_byte.labels(str(dialect.endpoint))
+
+        async def answer(turn: Turn) -> web.StreamResponse:
+            call = await self._admit(turn, dialect)
+            relay = (StreamedRelay if call.streaming else WholeRelay)(call, self._links, self._requests)
+            arrived = RequestArrived(
+                self._requests.now(), turn.request_id, call.envelope.model, dialect.endpoint, call.streaming
+            )
+
+            def headers() -> dict[str, str]:
+                first_byte.observe(time.monotonic() - turn.started)
+                turn.node_name = self._node_name(relay.node_id) if relay.node_id else ""
+                return turn.headers()
+
+            try:
+                self._requests.open(relay, arrived)
+                return await relay.respond(turn.request, headers)
+            finally:
+                # Synchronous, so that a caller's disconnect, which cancels this handler, reaches the node at once.
+                self._requests.close(turn.request_id)
+
+        return answer
+
+    async def _admit(self, turn: Turn, dialect: Dialect) -> Call:
+        """Every check that needs no node. Raises ApiError."""
+        if self.stopping:
+            raise stopping()
+        await authenticated(turn.request, self._authenticate)
+        raw = await read_body(turn.request)
+        body = parse_object(raw)
+        dialect.check(body)
+        streaming = bool(body.get("stream"))
+        options = body.get("stream_options") or {}
+        return Call(
+            request_id=turn.request_id,
+            dialect=dialect,
+            envelope=Envelope(dialect.id_prefix + turn.request_id.hex(), int(time.time()), body["model"]),
+            body=raw,
+            streaming=streaming,
+            include_usage=bool(options.get("include_usage")),
+        )
+
+    # --- the coordinator's own ---------------------------------------------------------------------
+
+    async def _models(self, turn: Turn) -> web.StreamResponse:
+        await authenticated(turn.request, self._authenticate)
+        return _json(models.listing(self._roster, self._started_unix), turn)
+
+    async def _model(self, turn: Turn) -> web.StreamResponse:
+        await authenticated(turn.request, self._authenticate)
+        model = turn.request.match_info["model"]
+        if not self._roster.knows(model):
+            raise model_not_found(model, self._roster.nearest(model))
+        return _json(models.entry(self._roster, model, self._started_unix), turn)
+
+    async def _root(self, turn: Turn) -> web.StreamResponse:
+        return _json({"name": "shrk coordinator", "api": "/v1", "health": "/healthz"}, turn)
+
+    async def _healthz(self, turn: Turn) -> web.StreamResponse:
+        return _json({"status": "ok"}, turn)
+
+    async def _readyz(self, turn: Turn) -> web.StreamResponse:
+        if self.stopping:
+            raise stopping()
+        return _json({"status": "ready"}, turn)
+
+    async def _metrics_text(self, turn: Turn) -> web.StreamResponse:
+        await authenticated(turn.request, self._authenticate, Scope.ADMIN)
+        headers = turn.headers() | {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=self._metrics.exposition(), headers=headers)
+
+    async def _nothing_here(self, turn: Turn) -> web.StreamResponse:
+        request = turn.request
+        for pattern, allowed in self._methods:
+            if pattern.fullmatch(request.path):
+                raise method_not_allowed(request.method, request.path, allowed)
+        raise unsupported_endpoint(request.method, request.path)
+
+
+def _json(payload: object, turn: Turn) -> web.Response:
+    return web.Response(body=orjson.dumps(payload), content_type="application/json", headers=turn.headers())

@@ -1,0 +1,147 @@
+"""The driver: takes events to the state, and carries out the effects. It owns the clock and the tick.
+
+Events may be posted from within an effect (a link that turns out to be gone): they queue behind the effects
+under way, so that the state sees one fact at a time and effects keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import assert_never
+
+import structlog
+
+from shrk_contract.terms import Fault
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.effects import Effect
+from shrk_coordinator.state.events import Event, FailureDetail, RequestId, StreamId
+from shrk_coordinator.streams import LinkPort, RequestPort
+
+#: Deadlines are seconds long; a quarter of a second late is early enough, and costs nothing.
+TICK_SECONDS = 0.25
+
+log = structlog.get_logger("shrk.driver")
+
+
+class Driver:
+    """One per coordinator. All methods run in the event loop and return at once."""
+
+    def __init__(self) -> None:
+        self.state = CoordinatorState()
+        self._links: LinkPort | None = None
+        self._requests: dict[RequestId, RequestPort] = {}
+        self._waiting: deque[Event] = deque()
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: How late the last tick came: the loop's lag.
+        self.lag_seconds = 0.0
+
+    def connect(self, links: LinkPort) -> None:
+        """Give the driver its links; once, before the first event."""
+        self._links = links
+
+    @staticmethod
+    def now() -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            before = self.now()
+            await asyncio.sleep(TICK_SECONDS)
+            self.lag_seconds = max(0.0, self.now() - before - TICK_SECONDS)
+            self.post(seen.Tick(self.now()))
+
+    def post(self, event: Event) -> None:
+        """Take in one fact and carry out what follows from it."""
+        self._waiting.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting:
+                for effect in self.state.handle(self._waiting.popleft()):
+                    self._carry_out(effect)
+        finally:
+            self._busy = False
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def open(self, request: RequestPort, arrived: seen.RequestArrived) -> None:
+        """A request wants a node; its port hears what becomes of it."""
+        self._requests[arrived.request_id] = request
+        self._idle.clear()
+        self.post(arrived)
+
+    def close(self, request_id: RequestId) -> None:
+        """The caller has its answer, or is gone: whatever still runs for it is cancelled."""
+        del self._requests[request_id]
+        self.post(seen.CallerLeft(self.now(), request_id))
+        if not self._requests:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Return once no request is under way."""
+        await self._idle.wait()
+
+    @property
+    def open_requests(self) -> int:
+        """Requests under way."""
+        return len(self._requests)
+
+    # --- what relays and links announce ------------------------------------------------------------
+
+    def first_piece(self, stream: StreamId) -> None:
+        """The first piece goes to the caller."""
+        self.post(seen.FirstPieceDelivered(self.now(), stream))
+
+    def finished(self, stream: StreamId) -> None:
+        """The answer is whole."""
+        self.post(seen.AttemptFinished(self.now(), stream))
+
+    def broken(self, stream: StreamId, failure: FailureDetail) -> None:
+        """The node broke the contract in this attempt."""
+        self.post(seen.AttemptBroken(self.now(), stream, failure))
+
+    # --- effects -----------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: Effect) -> None:
+        links = self._links
+        assert links is not None, "connect() comes before the first event"
+        match effect:
+            case do.StartAttempt():
+                self._start(links, effect)
+            case do.CancelAttempt(stream, link, reason):
+                links.cancel(link, stream, reason)
+            case do.ReleaseStream(stream, link):
+                links.release(link, stream)
+            case do.RefuseRequest(request_id):
+                if request := self._requests.get(request_id):
+                    request.refused(effect)
+            case do.FailRequest(request_id, failure):
+                log.info("request failed", request=request_id.hex(), why=failure.message, attempts=effect.attempts)
+                if request := self._requests.get(request_id):
+                    request.failed(effect)
+            case do.WelcomeNode():
+                links.welcome(effect)
+            case do.CloseLink():
+                links.close(effect)
+            case _:
+                assert_never(effect)
+
+    def _start(self, links: LinkPort, effect: do.StartAttempt) -> None:
+        request = self._requests.get(effect.request_id)
+        if request is None:
+            # The caller left between the failure of one attempt and the start of the next.
+            self.post(seen.CallerLeft(self.now(), effect.request_id))
+            return
+        frames = request.begin(effect)
+        if not links.start(effect.link, effect.stream, frames, request.sink()):
+            gone = FailureDetail(Fault.NODE, "the node's link was gone", code="node_lost")
+            self.post(seen.AttemptFailed(self.now(), effect.stream, gone))

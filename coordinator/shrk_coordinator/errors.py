@@ -1,0 +1,158 @@
+"""What a caller may be refused or told, whose fault it is, and whether trying again helps.
+
+`ApiError` carries everything a rendering needs; `data_plane.errors` turns it into each dialect's body. Outcomes
+inside the coordinator are values (`state.effects`); these are raised only at the border to callers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shrk_contract.terms import Fault
+
+#: Official SDKs obey Retry-After literally, up to freezing for hours: never send more.
+RETRY_AFTER_SECONDS_MAX = 30
+
+
+@dataclass
+class ApiError(Exception):
+    """An answer other than success."""
+
+    status: int
+    #: Machine-readable, snake_case: `model_not_found`.
+    code: str
+    #: For the person who reads it: what is wrong and what to do.
+    message: str
+    type: str = "invalid_request_error"
+    #: The field of the body that is wrong.
+    param: str | None = None
+    fault: Fault = Fault.CALLER
+    retry_after_seconds: int | None = None
+    #: False tells official SDKs not to retry by themselves; None leaves it to them.
+    should_retry: bool | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code}: {self.message}"
+
+
+def invalid_json(detail: str) -> ApiError:
+    """The body is not a JSON object."""
+    return ApiError(400, "invalid_json", f"The request body is not valid JSON: {detail}.")
+
+
+def missing_field(name: str, expected: str) -> ApiError:
+    """A required field is absent."""
+    return ApiError(400, "missing_field", f"'{name}' is required: {expected}.", param=name)
+
+
+def invalid_value(name: str, expected: str) -> ApiError:
+    """A field has a value it cannot have."""
+    return ApiError(400, "invalid_value", f"'{name}' must be {expected}.", param=name)
+
+
+def field_not_allowed(name: str, reason: str) -> ApiError:
+    """A field that would harm the machines of the people who lend them."""
+    return ApiError(400, "field_not_allowed", f"'{name}' is not accepted here: {reason}.", param=name)
+
+
+def body_too_large(limit: int) -> ApiError:
+    """The body is over the limit."""
+    return ApiError(
+        413,
+        "request_too_large",
+        f"The request body is larger than {limit:,} bytes, the most that is accepted.",
+        should_retry=False,
+    )
+
+
+def body_too_slow(seconds: float) -> ApiError:
+    """The body did not come in time."""
+    return ApiError(408, "request_timeout", f"The request body did not arrive within {seconds:g} seconds.")
+
+
+def missing_api_key() -> ApiError:
+    """No credential came with the request."""
+    return ApiError(
+        401,
+        "missing_api_key",
+        "No API key was sent. Send it as 'Authorization: Bearer KEY'.",
+        type="authentication_error",
+    )
+
+
+def invalid_api_key() -> ApiError:
+    """A credential came, and it is not a valid one."""
+    return ApiError(
+        401,
+        "invalid_api_key",
+        "The API key is not valid: it is unknown, expired or revoked, or two different ones were sent.",
+        type="authentication_error",
+    )
+
+
+def admin_key_needed() -> ApiError:
+    """The key is valid, but it is a caller's."""
+    return ApiError(403, "admin_key_required", "This needs an admin key.", type="permission_error")
+
+
+def model_not_found(model: str, nearest: tuple[str, ...]) -> ApiError:
+    """No node has offered this model."""
+    hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else " No node offers any model yet."
+    return ApiError(400, "model_not_found", f"The model '{model}' does not exist here.{hint}", param="model")
+
+
+def no_node_available(model: str, counts: tuple[tuple[str, int], ...]) -> ApiError:
+    """The model is known, but nobody can take the request now."""
+    known = ", ".join(f"{reason}: {count}" for reason, count in counts) or "no node that has it is connected"
+    return ApiError(
+        503,
+        "no_node_available",
+        f"No node can take a request for '{model}' now ({known}). Try again in a moment.",
+        type="service_unavailable",
+        fault=Fault.NODE,
+        retry_after_seconds=2,
+    )
+
+
+def unsupported_endpoint(method: str, path: str) -> ApiError:
+    """Nothing is served there."""
+    return ApiError(404, "unsupported_endpoint", f"There is no {method} {path} here.", type="not_found_error")
+
+
+def method_not_allowed(method: str, path: str, allowed: str) -> ApiError:
+    """The path exists, the method does not."""
+    return ApiError(405, "method_not_allowed", f"{path} takes {allowed}, not {method}.", headers={"Allow": allowed})
+
+
+def answer_too_large(limit: int) -> ApiError:
+    """The whole answer is larger than may be held."""
+    return ApiError(
+        413,
+        "answer_too_large",
+        f"The answer is larger than {limit:,} bytes. Ask for less at once, or set 'stream' to true.",
+        should_retry=False,
+    )
+
+
+def stopping() -> ApiError:
+    """The coordinator lets running answers end and takes nothing new."""
+    return ApiError(
+        503,
+        "coordinator_stopping",
+        "The coordinator is being restarted and takes no new requests. Try again in a moment.",
+        type="service_unavailable",
+        fault=Fault.COORDINATOR,
+        retry_after_seconds=5,
+    )
+
+
+def internal() -> ApiError:
+    """A surprise of ours; the log has it."""
+    return ApiError(
+        500,
+        "internal_error",
+        "The coordinator failed on this request; its log has the details under the request id.",
+        type="api_error",
+        fault=Fault.COORDINATOR,
+    )

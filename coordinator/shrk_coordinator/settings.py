@@ -1,0 +1,293 @@
+"""The coordinator's settings: flag > environment > file > default, and one clear block when they are wrong.
+
+`load()` is the only way in. Times are seconds; addresses are `host:port`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shrk_coordinator.trouble import Trouble
+
+ENV_PREFIX = "SHRK_COORDINATOR_"
+CONFIG_VARIABLE = "SHRK_COORDINATOR_CONFIG"
+DEFAULT_CONFIG_FILE = Path("/etc/shrk/coordinator.toml")
+#: A settings file is a page; a gigabyte named by mistake must not be read into memory.
+CONFIG_BYTES_MAX = 256 * 1024
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ConfigError(Trouble):
+    """The settings cannot be used. `str()` is one block for the operator; the command exits with 5."""
+
+    exit_code = 5
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(("the coordinator's settings are not valid:", *(f"  {p}" for p in problems))))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every address of this machine, so that it names none to others."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
+
+
+def _to_address(value: object) -> object:
+    """An Address from `host:port` or `[v6]:port`; values of other kinds are left to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = _ADDRESS.fullmatch(value.strip())
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(f"{value!r} is not host:port with a port of 0 to 65535, such as 127.0.0.1:8080 or [::]:8080")
+    return Address(match["six"] or match["host"], int(match["port"]))
+
+
+def _to_networks(value: object) -> object:
+    """Networks from a list of CIDRs, or from one comma-separated string, as the environment gives it."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        return value
+    networks = []
+    for part in filter(None, (str(p).strip() for p in parts)):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError as error:
+            raise ValueError(f"{part!r} is not a network such as 10.0.0.0/8 or fd00::/8 ({error})") from error
+    return tuple(networks)
+
+
+def _to_folder(value: object) -> object:
+    """An absolute path: what is written there must not depend on where one stood."""
+    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+
+
+def _to_link_address(value: object) -> object:
+    if isinstance(value, str):
+        address = _to_address(value.removeprefix("tcp://")) if value.startswith("tcp://") else None
+        if not isinstance(address, Address) or address.port == 0:
+            raise ValueError(f"{value!r} is not tcp://host:port, such as tcp://shrk.example.org:9100")
+    return value
+
+
+def _default_state_dir() -> Path:
+    # Root runs it as a service; anybody else gets a folder of their own without asking for rights.
+    if os.geteuid() == 0:
+        return Path("/var/lib/shrk/coordinator")
+    state_home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state_home).expanduser() / "shrk" / "coordinator"
+
+
+def _default_enrolment_listen(validated: dict[str, Any]) -> Address:
+    # Next to the link's port, so that one rule "9100-9101" opens a firewall; its own, since gRPC knows no
+    # optional client certificates.
+    link: Address = validated["link_listen"]
+    return Address(link.host, link.port + 1 if link.port else 0)
+
+
+def _default_database_url(validated: dict[str, Any]) -> str:
+    # One file beside the CA: a backup of the state folder is a backup of everything.
+    return f"sqlite:///{validated['state_dir'] / 'coordinator.db'}"
+
+
+class _TomlFile(PydanticBaseSettingsSource):
+    """The settings file, or nothing where there is none."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = dict(values)
+
+    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
+        """One field's value, as the interface asks."""
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+class CoordinatorSettings(BaseSettings):
+    """Everything an operator can set. Made by `load()`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        # Ours are plain words, not JSON; and an empty variable, as compose files leave them, is none.
+        enable_decoding=False,
+        env_ignore_empty=True,
+    )
+
+    #: CA, database, run files. Holds secrets: made with mode 0700.
+    state_dir: Annotated[Path, BeforeValidator(_to_folder)] = Field(default_factory=_default_state_dir)
+    #: Callers (HTTP). Loopback: a first start must not expose anything.
+    listen: Annotated[Address, BeforeValidator(_to_address)] = Address("127.0.0.1", 8080)
+    #: Nodes (mTLS). Every address: only certified nodes get past the handshake, and they come from elsewhere.
+    link_listen: Annotated[Address, BeforeValidator(_to_address)] = Address("0.0.0.0", 9100)
+    #: Machines with a join token (TLS, no client certificate).
+    enrolment_listen: Annotated[Address, BeforeValidator(_to_address)] = Field(
+        default_factory=_default_enrolment_listen
+    )
+    #: What nodes are told to dial; None: the host they enrolled with, on the link's port, which is right
+    #: without a port mapping in between.
+    public_link_address: Annotated[str | None, BeforeValidator(_to_link_address)] = None
+    database_url: str = Field(default_factory=_default_database_url)
+    #: Certificate chain and key for callers, PEM. None: plain HTTP, see `insecure_http`.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    #: Networks of the proxies that terminate TLS in front; only they may say who the caller is. None by
+    #: default: any other sender of X-Forwarded-For would be believed.
+    behind_proxy: Annotated[tuple[IpNetwork, ...], BeforeValidator(_to_networks)] = ()
+    #: Lets callers' keys and prompts travel unencrypted beyond this machine.
+    insecure_http: bool = False
+    #: How long a stopping coordinator lets requests finish: most answers end within two minutes, and
+    #: service managers lose patience soon after.
+    drain_seconds: float = Field(default=120.0, ge=0, le=3600)
+    #: auto: for people on a terminal, JSON lines elsewhere.
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @model_validator(mode="after")
+    def _refuse_secrets_in_clear(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise ValueError(f"{given} is set without {missing}: set both, or neither")
+        if self.tls_cert or self.behind_proxy or self.insecure_http or self.listen.is_loopback:
+            return self
+        raise ValueError(
+            f"listen = {self.listen} would carry keys and prompts unencrypted over the network. Either give "
+            "a certificate (--tls-cert and --tls-key), or name the proxy that terminates TLS in front "
+            "(--behind-proxy CIDR), or accept it (--insecure-http)"
+        )
+
+    @model_validator(mode="after")
+    def _refuse_a_port_beyond_the_last(self) -> Self:
+        if self.enrolment_listen.port > 65535:
+            raise ValueError("enrolment_listen would be the port after link_listen's, which is the last: set it")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_other_databases(self) -> Self:
+        if not self.database_url.startswith("sqlite:///"):
+            scheme = self.database_url.partition(":")[0]
+            raise ValueError(f"database_url: {scheme!r} is not supported; use sqlite:///PATH or leave it out")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file. No .env: which folder one stands in must not matter."""
+        return init_settings, env_settings, _TomlFile(settings_cls, _read_file())
+
+
+def load(**flags: object) -> CoordinatorSettings:
+    """Read all sources; a flag of None was not given. Raises ConfigError with every problem at once."""
+    unknown = _unknown_variables()
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = CoordinatorSettings(**given)
+    except ValidationError as error:
+        raise ConfigError((*unknown, *_problems_of(error, given))) from error
+    if unknown:
+        raise ConfigError(unknown)
+    return settings
+
+
+def _read_file() -> dict[str, Any]:
+    named = os.environ.get(CONFIG_VARIABLE)
+    path = Path(named) if named else DEFAULT_CONFIG_FILE
+    if not named and not path.exists():
+        return {}
+    try:
+        if path.stat().st_size > CONFIG_BYTES_MAX:
+            raise ConfigError((f"{path} is larger than {CONFIG_BYTES_MAX} bytes: is {CONFIG_VARIABLE} right?",))
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        remedy = f"; unset {CONFIG_VARIABLE} or name a file that exists" if named else ""
+        raise ConfigError((f"{path} cannot be read: {error.strerror}{remedy}",)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError((f"{path} is not valid TOML: {error}",)) from error
+
+
+def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; known are: {', '.join(prefix + k for k in sorted(known))}"
+
+
+def _unknown_variables() -> tuple[str, ...]:
+    # Compared without the prefix, which would make any two look alike.
+    known = [name.upper() for name in CoordinatorSettings.model_fields]
+    given = (name.removeprefix(ENV_PREFIX) for name in sorted(os.environ) if name.startswith(ENV_PREFIX))
+    return tuple(
+        f"{ENV_PREFIX}{name} (environment) is not a setting{_did_you_mean(name, known, ENV_PREFIX)}"
+        for name in given
+        if name not in known and ENV_PREFIX + name != CONFIG_VARIABLE
+    )
+
+
+def _origin(name: str, flags: Mapping[str, object]) -> str:
+    if name in flags:
+        return f"--{name.replace('_', '-')}"
+    variable = ENV_PREFIX + name.upper()
+    return variable if variable in os.environ else name
+
+
+def _problems_of(error: ValidationError, flags: Mapping[str, object]) -> tuple[str, ...]:
+    problems = []
+    for item in error.errors():
+        if item["type"] == "default_factory_not_called":
+            continue  # only echoes the error of the field it builds on
+        text = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            problems.append(text)
+            continue
+        name = str(item["loc"][0])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{name} is not a setting{_did_you_mean(name, list(CoordinatorSettings.model_fields))}")
+        else:
+            problems.append(f"{_origin(name, flags)}: {text}")
+    return tuple(dict.fromkeys(problems))

@@ -1,0 +1,100 @@
+"""Everything the state may ask the world to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class WelcomeNode:
+    """Admit the node on this link."""
+
+    node_id: NodeId
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Say why, then close."""
+
+    link: LinkId
+    why: LinkEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A newer start of the same agent holds the node's link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing was heard for longer than the bound."""
+
+
+LinkEnd = Superseded | Silent
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Ask this node."""
+
+    request_id: RequestId
+    attempt: int
+    stream: StreamId
+    node_id: NodeId
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAttempt:
+    """Tell the node to stop, and take no more of its frames for this stream."""
+
+    stream: StreamId
+    link: LinkId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStream:
+    """The attempt ended on the node's side: forget its stream."""
+
+    stream: StreamId
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownModel:
+    """No node has offered this model since the coordinator started."""
+
+    model: str
+    nearest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoNode:
+    """The model is known, but no node can take the request now. `counts` holds how many nodes per reason."""
+
+    model: str
+    counts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseRequest:
+    """End the request; no node is working on it."""
+
+    request_id: RequestId
+    why: UnknownModel | NoNode
+
+
+@dataclass(frozen=True, slots=True)
+class FailRequest:
+    """End the request with what the last attempt said."""
+
+    request_id: RequestId
+    failure: FailureDetail
+    attempts: int
+
+
+Effect = WelcomeNode | CloseLink | StartAttempt | CancelAttempt | ReleaseStream | RefuseRequest | FailRequest

@@ -1,0 +1,162 @@
+"""Everything that can happen to the coordinator. `now` is monotonic seconds, given by the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shrk_contract.terms import Endpoint, Fault, Rejection, Report
+
+RequestId = bytes
+NodeId = str
+#: Serial of one link within this coordinator's life: a node that dials again gets another.
+LinkId = int
+#: Short id of one attempt within this coordinator's life.
+StreamId = int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureDetail:
+    """What went wrong in one attempt, in the words a caller may see."""
+
+    fault: Fault
+    message: str
+    #: The engine's HTTP status where it gave one, else 0.
+    http_status: int = 0
+    type: str = ""
+    code: str = ""
+    param: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """A certified node opened a link and said hello."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+    incarnation: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReported:
+    """A node's report came in."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDraining:
+    """A node finishes what runs and takes nothing new."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class LinkClosed:
+    """A link is gone, whoever closed it."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A caller's request passed its checks and wants a node."""
+
+    now: float
+    request_id: RequestId
+    model: str
+    endpoint: Endpoint
+    #: A streamed answer starts to count as delivered with its first piece; a whole one with its end.
+    streaming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAccepted:
+    """The node took the attempt; its engine is reading the prompt."""
+
+    now: float
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRejected:
+    """The node did not take the attempt. Never a failure."""
+
+    now: float
+    stream: StreamId
+    reason: Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPieceDelivered:
+    """The first piece of a streamed answer goes to the caller: from here on it cannot be taken back."""
+
+    now: float
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFinished:
+    """The answer is whole."""
+
+    now: float
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The attempt ended without a whole answer."""
+
+    now: float
+    stream: StreamId
+    failure: FailureDetail
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBroken:
+    """The node sent what the contract forbids; it may still be generating, so it must be told to stop."""
+
+    now: float
+    stream: StreamId
+    failure: FailureDetail
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLeft:
+    """The caller closed its connection, or stopped reading for too long."""
+
+    now: float
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed: deadlines are looked at."""
+
+    now: float
+
+
+Event = (
+    NodeHello
+    | NodeReported
+    | NodeDraining
+    | LinkClosed
+    | RequestArrived
+    | AttemptAccepted
+    | AttemptRejected
+    | FirstPieceDelivered
+    | AttemptFinished
+    | AttemptFailed
+    | AttemptBroken
+    | CallerLeft
+    | Tick
+)

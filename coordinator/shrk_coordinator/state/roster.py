@@ -1,0 +1,131 @@
+"""The roster: every node the coordinator knows, its link, and what it offers.
+
+    (unknown) --hello--> linked --closed / silent--> offline --hello--> linked
+
+A node offers models only while it is linked, reports them as serving and is not draining. Silence longer than
+SILENCE_SECONDS_MAX counts as a lost link: keepalive notices a cut path, silence notices a frozen agent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shrk_contract.terms import SERVING, SILENCE_SECONDS_MAX, EngineReport, Report, State
+from shrk_coordinator.state.events import LinkId, NodeId
+
+#: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
+#: The bound keeps a node that invents names from filling memory.
+MODELS_MAX = 10_000
+
+
+@dataclass(slots=True)
+class Offer:
+    """One engine of one node, as placement sees it."""
+
+    node_id: NodeId
+    engine: EngineReport
+    #: Attempts of this coordinator under way there.
+    in_flight: int = 0
+    #: Attempts ever placed there; breaks ties so that idle nodes take turns.
+    placed: int = 0
+
+    @property
+    def load(self) -> float:
+        """In-flight attempts per slot."""
+        return self.in_flight / max(1, self.engine.slots)
+
+
+@dataclass(slots=True)
+class Node:
+    """One node."""
+
+    node_id: NodeId
+    owner: str
+    incarnation: int
+    link: LinkId | None
+    heard_at: float
+    draining: bool = False
+    report: Report | None = None
+    offers: dict[str, Offer] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The node's state as the coordinator sees it."""
+        if self.link is None:
+            return State.OFFLINE
+        if self.draining:
+            return State.DRAINING
+        return self.report.status.state if self.report else State.STARTING
+
+
+class Roster:
+    """All nodes, and an index from model to the offers of it."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[NodeId, Node] = {}
+        self._offers: dict[str, dict[NodeId, Offer]] = {}
+
+    def link(self, now: float, node_id: NodeId, link: LinkId, incarnation: int, owner: str) -> Node:
+        """A node is linked, whether new or back."""
+        node = self.nodes.get(node_id)
+        if node is None:
+            node = self.nodes[node_id] = Node(node_id, owner, incarnation, link, now)
+        node.owner, node.incarnation, node.link, node.heard_at = owner, incarnation, link, now
+        node.draining = False
+        return node
+
+    def report(self, now: float, node: Node, report: Report) -> None:
+        """Take a node's word for what it offers. An older report that arrives late is dropped."""
+        node.heard_at = now
+        if node.report and report.sequence and report.sequence < node.report.sequence:
+            return
+        node.report = report
+        offered = {engine.model: engine for engine in report.engines if engine.status.state in SERVING}
+        for model in node.offers.keys() - offered.keys():
+            self._withdraw(node, model)
+        for model, engine in offered.items():
+            self._offer(node, model, engine)
+
+    def unlink(self, node: Node) -> None:
+        """The node's link is gone; it offers nothing until it is back."""
+        node.link = None
+        node.report = None
+        for model in list(node.offers):
+            self._withdraw(node, model)
+
+    def _offer(self, node: Node, model: str, engine: EngineReport) -> None:
+        known = node.offers.get(model)
+        if known is not None:
+            known.engine = engine
+            return
+        if model not in self._offers and len(self._offers) >= MODELS_MAX:
+            return
+        offer = node.offers[model] = Offer(node.node_id, engine)
+        self._offers.setdefault(model, {})[node.node_id] = offer
+
+    def _withdraw(self, node: Node, model: str) -> None:
+        del node.offers[model]
+        del self._offers[model][node.node_id]
+
+    def models(self) -> list[str]:
+        """Every model a node has offered since the coordinator started, by name."""
+        return sorted(self._offers)
+
+    def knows(self, model: str) -> bool:
+        """Whether any node has offered it since the coordinator started."""
+        return model in self._offers
+
+    def nearest(self, model: str) -> tuple[str, ...]:
+        """The three known names most like this one."""
+        return tuple(difflib.get_close_matches(model[:300], self._offers, n=3, cutoff=0.0))
+
+    def offers(self, model: str) -> Iterator[tuple[Node, Offer]]:
+        """The nodes that offer this model now."""
+        for node_id, offer in self._offers.get(model, {}).items():
+            yield self.nodes[node_id], offer
+
+    def silent(self, now: float) -> list[Node]:
+        """Linked nodes that have said nothing for too long."""
+        return [n for n in self.nodes.values() if n.link is not None and now - n.heard_at > SILENCE_SECONDS_MAX]

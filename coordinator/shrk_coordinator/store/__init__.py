@@ -1,0 +1,1 @@
+"""What outlives the process: owners, nodes, join tokens, revocations and keys, in one database."""

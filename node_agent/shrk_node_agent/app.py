@@ -1,0 +1,205 @@
+"""The composition root: the only place where concrete things meet, and where they start and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import random
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from shrk_contract.service import configure_logs, run_until_signalled, running
+from shrk_contract.terms import Host, Rejection, Report, Status
+from shrk_node_agent import status
+from shrk_node_agent.attempts import AttemptSink
+from shrk_node_agent.control import ControlSocket
+from shrk_node_agent.driver import Driver
+from shrk_node_agent.engine import process, simulator, vllm
+from shrk_node_agent.engine.launch import Launcher
+from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.errors import AgentCannotRun
+from shrk_node_agent.link import identity as identities
+from shrk_node_agent.link.dial import Dialler
+from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
+from shrk_node_agent.link.identity import Identity, IdentityError
+from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
+from shrk_node_agent.link.session import Session, SessionPort
+from shrk_node_agent.settings import AgentSettings, EngineKind
+
+log = structlog.get_logger("shrk.agent")
+
+
+def unix_ms() -> int:
+    """Wall-clock time, for certificates and reports. Durations use the driver's monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Agent:
+    """One node agent, from `start` to `stop`."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._stack = contextlib.AsyncExitStack()
+        self._dialler: Dialler | None = None
+        self._identity: Identity | None = None
+        self._report_sequence = 0
+        self._version = version("shrk-node-agent")
+        folders = process.EngineFolders(
+            run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
+        )
+        self._run_dir = folders.run
+        start = partial(process.start, launcher=_launcher(settings), folders=folders)
+        self.driver = Driver(settings.specs(), start, self._changed)
+        self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
+
+    async def start(self) -> None:
+        """Open everything; what was opened is closed again when a later step fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        state_dir = self._settings.state_dir
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(self._sweep)
+        await self._control.open()
+        self._stack.push_async_callback(self._control.close)
+        # Engines first: they take longest, and need no coordinator to load.
+        self._stack.push_async_callback(self.driver.stop)
+        await self._stack.enter_async_context(running(self.driver.run(), "driver"))
+        self._identity = await self._identified()
+        incarnation = await asyncio.to_thread(identities.next_incarnation, self._identity_dir)
+        self._dialler = Dialler(
+            identity=self._identity,
+            incarnation=incarnation,
+            agent_version=self._version,
+            port=SessionPort(ordered=self.driver.ordered, unknown=_refuse_unknown, cancelled=self.driver.cancelled),
+            report=self._report,
+            lost=self._lost,
+            changed=self._link_changed,
+            clock=unix_ms,
+            fraction=random.SystemRandom().random,
+        )
+        await self._stack.enter_async_context(running(self._dialler.run(), "dialler"))
+
+    @property
+    def _identity_dir(self) -> Path:
+        return self._settings.state_dir / "identity"
+
+    def _sweep(self) -> None:
+        for swept in sweep(self._run_dir):
+            log.warning("an earlier engine was left over", engine=swept.engine_id, killed=len(swept.killed))
+
+    async def _identified(self) -> Identity:
+        """The identity on disk, or a new one for the join token. Raises AgentCannotRun."""
+        settings = self._settings
+        try:
+            identity = await asyncio.to_thread(identities.load, self._identity_dir)
+            if identity is not None:
+                return identity
+            if settings.controller is None or settings.join_token is None:
+                raise AgentCannotRun(
+                    "This machine is not a node yet. Get a join token from the coordinator's operator "
+                    "(shrk coordinator tokens create --owner YOU), then start it with "
+                    "SHRK_CONTROLLER=tcp://HOST:9100 SHRK_JOIN_TOKEN=TOKEN shrk node run"
+                )
+            token = settings.join_token.get_secret_value()
+            identity = await enrol(settings.controller, token, self._identity_dir, settings.name, self._version)
+        except (IdentityError, EnrolmentFailed, JoinTokenInvalid, ControllerInvalid) as error:
+            raise AgentCannotRun(str(error)) from error
+        log.info("enrolled", node=identity.node_id)
+        return identity
+
+    # --- what is told --------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self._control.changed()
+        if self._dialler is not None:
+            self._dialler.report_soon()
+
+    def _link_changed(self) -> None:
+        self.driver.state.revision += 1
+        self._control.changed()
+
+    def _status(self) -> dict[str, object]:
+        node_id = self._identity.node_id if self._identity else ""
+        link = self._dialler.status if self._dialler else None
+        return status.document(self.driver, node_id, self._settings.name, link)
+
+    def _report(self) -> Report:
+        self._report_sequence += 1
+        state, reason = self.driver.state.status()
+        return Report(
+            host=Host(
+                name=self._settings.name,
+                operating_system=platform.system(),
+                architecture=platform.machine(),
+                cpu_count=os.cpu_count() or 0,
+                memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            ),
+            status=Status(state, reason[:2_000]),
+            engines=self.driver.state.reports(self.driver.now(), unix_ms()),
+            agent_version=self._version,
+            sequence=self._report_sequence,
+        )
+
+    def _lost(self, session: Session) -> None:
+        """A link ended: nobody waits for its attempts any more."""
+        for key in session.open_attempts():
+            self.driver.cancelled(key)
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Take nothing new, and let attempts under way end, for at most `drain_seconds`."""
+        seconds = self._settings.drain_seconds
+        self.driver.drain()
+        if self._dialler is not None and self._dialler.session is not None:
+            self._dialler.session.drain("the agent is stopping", seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self.driver.drained()
+        except TimeoutError:
+            log.warning("drain ended with attempts under way", attempts=len(self.driver.state.attempts))
+
+    async def stop(self) -> None:
+        """End everything, in the reverse order of its opening."""
+        await self._stack.aclose()
+
+
+def _launcher(settings: AgentSettings) -> Launcher:
+    """How this machine starts engines. Raises AgentCannotRun where it cannot."""
+    if settings.engine is EngineKind.SIM:
+        speed = settings.sim
+        pretended = simulator.SimulatorSpeed(speed.first_token_ms, speed.tokens_per_second, speed.jitter_ms)
+        return partial(simulator.launch, speed=pretended)
+    if vllm.installed(settings.engine_venv) is None:
+        raise AgentCannotRun(
+            f"There is no vLLM in {settings.engine_venv}. Install it (make engine), name its environment with "
+            "SHRK_ENGINE_VENV=DIR, or try the simulated engine with SHRK_ENGINE=sim"
+        )
+    return partial(vllm.launch, venv=settings.engine_venv, gpu=_has_gpu())
+
+
+def _has_gpu() -> bool:
+    """Whether an NVIDIA driver runs here. Which GPU and how warm is the sensors' business."""
+    return sys.platform == "linux" and Path("/proc/driver/nvidia/version").exists()
+
+
+def _refuse_unknown(sink: AttemptSink) -> None:
+    sink.reject(Rejection.UNSUPPORTED, "this agent does not know the endpoint; update it")
+
+
+async def run(settings: AgentSettings) -> None:
+    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain."""
+    configure_logs(settings.log_format)
+    await run_until_signalled(Agent(settings))

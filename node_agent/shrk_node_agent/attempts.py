@@ -1,0 +1,110 @@
+"""Where the link and the engine meet without knowing each other: an order, its credit, and where answers go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shrk_contract.terms import Endpoint, Fault, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a caller sees as identity: written into every event in place of the engine's own."""
+
+    id: str
+    created: int
+    model: str
+    #: Tool call n of choice c gets the id `<tool_call_prefix><c>_<n>`; empty keeps the engine's.
+    tool_call_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One attempt, as a coordinator asked for it."""
+
+    endpoint: Endpoint
+    model: str
+    streaming: bool
+    envelope: Envelope
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnd:
+    """How one choice ended, in the engine's words."""
+
+    index: int
+    finish_reason: str
+    #: JSON; empty where the engine gave none.
+    stop_reason_json: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is whole."""
+
+    choices: tuple[ChoiceEnd, ...]
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The answer will not become whole."""
+
+    fault: Fault
+    message: str
+    http_status: int = 0
+    code: str = ""
+    type: str = ""
+    param: str = ""
+
+
+class AttemptSink(Protocol):
+    """Takes an answer to the coordinator. Exactly one of `finish`, `fail` and `reject` ends it."""
+
+    def accept(self) -> None:
+        """The attempt is taken on."""
+        ...
+
+    def reject(self, reason: Rejection, message: str) -> None:
+        """The attempt is not taken on."""
+        ...
+
+    async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
+        """Send a part of the answer; returns when there was credit for it."""
+        ...
+
+    def prompt(self, token_ids: Sequence[int]) -> None:
+        """The prompt, as the engine tokenised it."""
+        ...
+
+    def finish(self, finished: Finished) -> None:
+        """The answer is whole."""
+        ...
+
+    def fail(self, failed: Failed) -> None:
+        """The answer will not become whole."""
+        ...
+
+
+class Credit:
+    """Bytes that may be sent before the coordinator must give more."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._more = asyncio.Event()
+
+    def give(self, size: int) -> None:
+        """The coordinator passed bytes on, and takes as many more."""
+        self._left += size
+        self._more.set()
+
+    async def spend(self, size: int) -> None:
+        """Return once there is credit for `size` bytes, and use it. At no credit the engine is not read on."""
+        while self._left < size:
+            self._more.clear()
+            await self._more.wait()
+        self._left -= size

@@ -1,0 +1,51 @@
+"""`shrk node`: run this machine's agent in the foreground, as a service manager does.
+
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Offer this machine's GPUs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Offer this machine's GPUs."""
+
+
+@app.command()
+def run(
+    controller: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="The coordinator [SHRK_CONTROLLER].")
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="The node's folder: identity, logs.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What this machine is called in lists.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="auto|vllm|sim")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="auto|console|json")] = None,
+) -> None:
+    """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file."""
+    flags = dict(locals())  # every option is a setting of the same name
+
+    import uvloop
+
+    from shrk_contract.service import Trouble
+    from shrk_contract.settings import load
+    from shrk_node_agent.app import run as run_agent
+    from shrk_node_agent.settings import AgentSettings
+
+    try:
+        uvloop.run(run_agent(load(AgentSettings, **flags)))
+    except Trouble as trouble:
+        typer.echo(f"shrk: {trouble}", err=True)
+        raise typer.Exit(trouble.exit_code) from trouble

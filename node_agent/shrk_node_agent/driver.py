@@ -1,0 +1,184 @@
+"""The driver: takes events to the state, and carries out the effects. It owns the clock, engines and attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+import structlog
+
+from shrk_contract.terms import Rejection
+from shrk_node_agent.attempts import AttemptSink, Order
+from shrk_node_agent.engine.engine import (
+    EngineEvent,
+    EngineExited,
+    EngineLoading,
+    EngineProcess,
+    EngineReady,
+    EngineSpec,
+    StartEngine,
+)
+from shrk_node_agent.engine.exchange import EngineClient
+from shrk_node_agent.state import effects as do
+from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.effects import Effect
+from shrk_node_agent.state.events import AttemptKey, EngineId, Event
+from shrk_node_agent.state.node import NodeState
+
+#: Restarts are seconds apart.
+TICK_SECONDS = 0.25
+#: An engine gets this long to end by itself; vLLM needs a third of a second.
+ENGINE_STOP_SECONDS = 10.0
+
+log = structlog.get_logger("shrk.agent")
+
+
+class Driver:
+    """One per agent. All methods run in the event loop."""
+
+    def __init__(self, specs: Sequence[EngineSpec], start_engine: StartEngine, changed: Callable[[], None]) -> None:
+        """`changed` hears whenever coordinators or people should be told."""
+        self.state = NodeState((spec.id, spec.model) for spec in specs)
+        self.processes: dict[EngineId, EngineProcess] = {}
+        #: The last lines of engines that ended, for people.
+        self.tails: dict[EngineId, tuple[str, ...]] = {}
+        self._specs = {spec.id: spec for spec in specs}
+        self._start_engine = start_engine
+        self._changed = changed
+        self._clients: dict[EngineId, EngineClient] = {}
+        self._orders: dict[AttemptKey, tuple[Order, AttemptSink]] = {}
+        self._running: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Event] = deque()
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @staticmethod
+    def now() -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            self.post(seen.Tick(self.now()))
+            await asyncio.sleep(TICK_SECONDS)
+
+    def post(self, event: Event) -> None:
+        """Take in one fact and carry out what follows from it."""
+        self._waiting.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting:
+                for effect in self.state.handle(self._waiting.popleft()):
+                    self._carry_out(effect)
+        finally:
+            self._busy = False
+
+    # --- attempts ------------------------------------------------------------------------------------
+
+    def ordered(self, key: AttemptKey, order: Order, sink: AttemptSink) -> None:
+        """A coordinator wants an answer."""
+        self._orders[key] = (order, sink)
+        self.post(seen.AttemptAsked(self.now(), key, order.model, order.endpoint))
+
+    def cancelled(self, key: AttemptKey) -> None:
+        """A coordinator wants an attempt stopped: closing its connection makes the engine abort it."""
+        if task := self._running.get(key):
+            task.cancel()
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self.post(seen.DrainAsked(self.now()))
+
+    async def drained(self) -> None:
+        """Return once no attempt is under way."""
+        await self._idle.wait()
+
+    def _run(self, effect: do.RunAttempt) -> None:
+        order, sink = self._orders.pop(effect.key)
+        sink.accept()
+        task = asyncio.create_task(self._clients[effect.engine].answer(order, sink), name=f"attempt-{effect.key}")
+        self._running[effect.key] = task
+        self._idle.clear()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._running[effect.key]
+            if not self._running:
+                self._idle.set()
+            if not task.cancelled() and (error := task.exception()):
+                log.error("attempt failed by our own fault", exc_info=error)
+            self.post(seen.AttemptEnded(self.now(), effect.key))
+
+        task.add_done_callback(ended)
+
+    def _reject(self, key: AttemptKey, reason: Rejection, message: str) -> None:
+        _, sink = self._orders.pop(key)
+        sink.reject(reason, message)
+
+    # --- engines -------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case do.StartEngine(engine):
+                self._in_background(self._start(self._specs[engine]), f"start-{engine}")
+            case do.RunAttempt():
+                self._run(effect)
+            case do.RejectAttempt(key, reason, message):
+                self._reject(key, reason, message)
+            case do.TellStatus():
+                self._changed()
+            case _:
+                assert_never(effect)
+
+    async def _start(self, spec: EngineSpec) -> None:
+        def on_event(event: EngineEvent) -> None:
+            self._engine_event(spec, event)
+
+        self.processes[spec.id] = await self._start_engine(spec, on_event)
+
+    def _engine_event(self, spec: EngineSpec, event: EngineEvent) -> None:
+        now = self.now()
+        match event:
+            case EngineLoading(detail, progress):
+                self.post(seen.EngineProgressed(now, spec.id, detail, progress))
+            case EngineReady(pin, endpoints, slots, context_tokens):
+                log.info("engine ready", model=spec.model)
+                self._clients[spec.id] = EngineClient(self.processes[spec.id].socket)
+                self.post(seen.EngineBecameReady(now, spec.id, pin, endpoints, slots, context_tokens))
+            case EngineExited(returncode, tail, incompatible, reason):
+                log.warning("engine ended", model=spec.model, returncode=returncode, why=reason)
+                self.tails[spec.id] = tail
+                if client := self._clients.pop(spec.id, None):
+                    self._in_background(client.close(), f"close-{spec.id}")
+                self.post(seen.EngineEnded(now, spec.id, reason, incompatible))
+            case _:
+                assert_never(event)
+
+    def _in_background(self, work: object, name: str) -> None:
+        assert asyncio.iscoroutine(work)
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                log.error("background work failed", task=name, exc_info=error)
+
+        task.add_done_callback(ended)
+
+    async def stop(self) -> None:
+        """End all attempts and engines; returns when nothing of them is left."""
+        for task in list(self._running.values()):
+            task.cancel()
+        # A start under way must be over before its process can be stopped.
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*(p.stop(ENGINE_STOP_SECONDS) for p in self.processes.values()))
+        for client in self._clients.values():
+            await client.close()

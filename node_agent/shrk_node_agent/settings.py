@@ -1,0 +1,140 @@
+"""The agent's settings: flag > environment (SHRK_*) > /etc/shrk/config.toml > default.
+
+Times are seconds. `load` is `shrk_contract.settings.load`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from shrk_contract.settings import ServiceSettings
+from shrk_node_agent.engine.engine import EngineSpec, Task
+from shrk_node_agent.link.join_token import ControllerInvalid, parse_controller
+
+
+class EngineKind(StrEnum):
+    """Which engine serves: `auto` is vLLM where its environment is installed, else nothing starts."""
+
+    AUTO = "auto"
+    VLLM = "vllm"
+    SIM = "sim"
+
+
+def _words(value: object) -> object:
+    """A list from the file, or comma-separated words from the environment."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+def _folder(value: object) -> object:
+    """An absolute path: what is kept there must not depend on where one stood."""
+    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+
+
+def _controller(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            parse_controller(value)
+        except ControllerInvalid as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
+def _default_state_dir() -> Path:
+    # Root runs it as a service; anybody else gets a folder of their own without asking for rights.
+    if os.geteuid() == 0:
+        return Path("/var/lib/shrk/node")
+    state_home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state_home).expanduser() / "shrk" / "node"
+
+
+class CatalogueEntry(BaseModel):
+    """One model that this node can serve: `[catalogue.NAME]` in the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: A folder with weights, or a Hugging Face id.
+    source: str = Field(min_length=1)
+    task: Task = Task.GENERATE
+    #: Sequences generated at once. vLLM batches them; more than this mostly makes each of them slower.
+    slots: int = Field(default=16, ge=1, le=1024)
+    #: Tokens of prompt and answer together; None leaves it to the model.
+    context_tokens: int | None = Field(default=None, ge=128, le=10_000_000)
+
+
+class SimulatedSpeed(BaseModel):
+    """How fast the simulated engine pretends to be: `[sim]` in the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_token_ms: float | None = Field(default=None, ge=0, le=600_000)
+    tokens_per_second: float | None = Field(default=None, ge=0, le=100_000)
+    jitter_ms: float | None = Field(default=None, ge=0, le=60_000)
+
+
+class AgentSettings(ServiceSettings):
+    """Everything an owner can set."""
+
+    model_config = SettingsConfigDict(env_prefix="SHRK_")
+
+    whose: ClassVar[str] = "the node agent"
+    file_variable: ClassVar[str] = "SHRK_CONFIG"
+    file_default: ClassVar[Path] = Path("/etc/shrk/config.toml")
+    #: Other programs of ours on the same machine: the coordinator, the SDK, `shrk dev`.
+    other_variables: ClassVar[frozenset[str]] = frozenset(
+        {"SHRK_COORDINATOR_", "SHRK_BASE_URL", "SHRK_API_KEY", "SHRK_CACHE_DIR"}
+    )
+
+    #: The coordinator, as tcp://host:port of its link.
+    controller: Annotated[str | None, BeforeValidator(_controller)] = None
+    #: Needed once, until the node has its certificate.
+    join_token: SecretStr | None = None
+    #: Identity, logs, run files. Holds the node's key: made with mode 0700.
+    state_dir: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_state_dir)
+    #: What the machine is called in lists.
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    engine: EngineKind = EngineKind.AUTO
+    #: The engine's own environment, apart from the agent's so that upgrading one does not touch the other.
+    engine_venv: Annotated[Path, BeforeValidator(_folder)] = Field(
+        default_factory=lambda: Path(sys.prefix).parent / ".venv-engine"
+    )
+    #: Names from the catalogue to serve; empty: all of it.
+    models: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
+    sim: SimulatedSpeed = SimulatedSpeed()
+    #: How long a stopping agent lets attempts finish: most answers end within two minutes.
+    drain_seconds: float = Field(default=110.0, ge=0, le=3600)
+    #: auto: for people on a terminal, JSON lines elsewhere.
+    log_format: str = Field(default="auto", pattern="^(auto|console|json)$")
+
+    @model_validator(mode="after")
+    def _models_are_in_the_catalogue(self) -> Self:
+        for model in self.models:
+            if model not in self.catalogue:
+                known = ", ".join(sorted(self.catalogue)) or "nothing yet; add [catalogue.NAME] with a source"
+                raise ValueError(f"models: {model!r} is not in the catalogue, which holds {known}")
+        return self
+
+    def specs(self) -> tuple[EngineSpec, ...]:
+        """The engines to run: one for each model."""
+        names = self.models or sorted(self.catalogue)
+        return tuple(
+            EngineSpec(
+                id=name,
+                model=name,
+                source=self.catalogue[name].source,
+                task=self.catalogue[name].task,
+                slots=self.catalogue[name].slots,
+                context_tokens=self.catalogue[name].context_tokens,
+            )
+            for name in names
+        )

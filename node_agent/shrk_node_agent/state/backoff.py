@@ -1,0 +1,33 @@
+"""How long to wait before the next try. Pure: the random number is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with full jitter: when a coordinator comes back, its nodes must not all dial at once."""
+
+    first_seconds: float
+    seconds_max: float
+
+    def delay(self, failures: int, fraction: float) -> float:
+        """Seconds to wait after this many failures in a row; `fraction` is random in [0, 1).
+
+        The first retry is immediate: most links drop for a moment only.
+        """
+        if failures <= 1:
+            return 0.0
+        ceiling = min(self.seconds_max, self.first_seconds * 2.0 ** min(failures - 2, 30))
+        return ceiling * fraction
+
+    def steps(self, failures: int) -> float:
+        """The same without jitter and without the immediate retry, for things nobody else waits for."""
+        return min(self.seconds_max, self.first_seconds * 2.0 ** min(max(failures - 1, 0), 30))
+
+
+#: Dialling a coordinator: quick at first, half a minute at most.
+DIAL = Backoff(first_seconds=0.5, seconds_max=30.0)
+#: Starting an engine again: it may need the memory that the last one still holds.
+ENGINE = Backoff(first_seconds=1.0, seconds_max=60.0)

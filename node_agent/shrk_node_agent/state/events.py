@@ -1,0 +1,79 @@
+"""Everything that can happen to the agent. `now` is monotonic seconds, given by the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shrk_contract.terms import Endpoint, Pin
+
+EngineId = str
+#: One attempt: the link it came on and its stream there.
+AttemptKey = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProgressed:
+    """An engine told how far its start is."""
+
+    now: float
+    engine: EngineId
+    detail: str
+    progress: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBecameReady:
+    """An engine answered its first token."""
+
+    now: float
+    engine: EngineId
+    pin: Pin
+    endpoints: tuple[Endpoint, ...]
+    slots: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEnded:
+    """An engine is gone, with everything it started."""
+
+    now: float
+    engine: EngineId
+    reason: str
+    #: Starting it again would end the same way.
+    incompatible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAsked:
+    """A coordinator wants an answer."""
+
+    now: float
+    key: AttemptKey
+    model: str
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt is over, however it ended."""
+
+    now: float
+    key: AttemptKey
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """The owner or the service manager wants the agent to stop."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed: what is due is done."""
+
+    now: float
+
+
+Event = EngineProgressed | EngineBecameReady | EngineEnded | AttemptAsked | AttemptEnded | DrainAsked | Tick

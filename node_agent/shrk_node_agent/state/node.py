@@ -1,0 +1,125 @@
+"""The one door: `NodeState.handle(event) -> effects`. The agent is the last authority on what its node does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from shrk_contract.terms import Endpoint, EngineReport, Rejection, State, Status
+from shrk_node_agent.state import effects as do
+from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.effects import Effect
+from shrk_node_agent.state.engines import EngineView
+from shrk_node_agent.state.events import AttemptKey, EngineId, Event
+
+#: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
+WAITING_MAX = 1_000
+
+_NEXT_ACTION = {
+    State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
+    State.STARTING: "",
+}
+#: What the node as a whole is, from the best of its engines.
+_BEST_FIRST = (State.ONLINE, State.BUSY, State.LOADING, State.STARTING, State.INCOMPATIBLE)
+
+
+class NodeState:
+    """All that the agent knows and decides. Change it only through `handle`."""
+
+    def __init__(self, engines: Iterable[tuple[EngineId, str]]) -> None:
+        """`engines`: (id, model) of each engine that this node should serve."""
+        self.engines = {engine_id: EngineView(engine_id, model) for engine_id, model in engines}
+        self.attempts: dict[AttemptKey, EngineId] = {}
+        self.draining = False
+        #: Grows with every change that people or coordinators may want to see.
+        self.revision = 0
+
+    def handle(self, event: Event) -> Sequence[Effect]:
+        """Take in one fact; return what the world should do about it, in order."""
+        match event:
+            case seen.EngineProgressed():
+                changed = self.engines[event.engine].progressed(event)
+                return [self._tell()] if changed else []
+            case seen.EngineBecameReady():
+                self.engines[event.engine].became_ready(event)
+                return [self._tell()]
+            case seen.EngineEnded():
+                self.engines[event.engine].ended(event)
+                return [self._tell()]
+            case seen.AttemptAsked(_, key, model, endpoint):
+                return [self._answer(key, model, endpoint)]
+            case seen.AttemptEnded(_, key):
+                engine = self.attempts.pop(key, None)
+                if engine is not None:
+                    self.engines[engine].in_flight -= 1
+                return []
+            case seen.DrainAsked():
+                self.draining = True
+                return [self._tell()]
+            case seen.Tick(now):
+                return self._tick(now)
+            case _:
+                assert_never(event)
+
+    def _tell(self) -> do.TellStatus:
+        self.revision += 1
+        return do.TellStatus()
+
+    def _answer(self, key: AttemptKey, model: str, endpoint: Endpoint | None) -> Effect:
+        if self.draining:
+            return do.RejectAttempt(key, Rejection.DRAINING, "the node is stopping")
+        serving = [e for e in self.engines.values() if e.model == model and e.state is State.ONLINE]
+        if not serving:
+            return do.RejectAttempt(key, Rejection.TERMS, f"this node does not serve {model!r} now")
+        able = [e for e in serving if endpoint in e.endpoints]
+        if not able:
+            return do.RejectAttempt(key, Rejection.UNSUPPORTED, f"{model!r} does not answer this endpoint here")
+        engine = min(able, key=lambda e: e.load)
+        if engine.in_flight >= engine.slots + WAITING_MAX:
+            return do.RejectAttempt(key, Rejection.BUSY, "the engine's queue is full")
+        self.attempts[key] = engine.id
+        engine.in_flight += 1
+        return do.RunAttempt(key, engine.id)
+
+    def _tick(self, now: float) -> list[Effect]:
+        due = [e for e in self.engines.values() if e.start_at is not None and now >= e.start_at]
+        if self.draining or not due:
+            return []
+        for engine in due:
+            engine.started(now)
+        return [*(do.StartEngine(e.id) for e in due), self._tell()]
+
+    # --- what is told ------------------------------------------------------------------------------
+
+    def status(self) -> tuple[State, str]:
+        """The node's own state, and why."""
+        if self.draining:
+            return State.DRAINING, "the agent is stopping"
+        if not self.engines:
+            return State.PAUSED, "no model is to be served"
+        best = min(self.engines.values(), key=lambda e: _BEST_FIRST.index(e.state))
+        return best.state, best.reason or best.detail
+
+    def reports(self, now: float, unix_ms: int) -> tuple[EngineReport, ...]:
+        """Every engine as coordinators hear of it."""
+        return tuple(self._report(e, now, unix_ms) for e in self.engines.values())
+
+    def _report(self, engine: EngineView, now: float, unix_ms: int) -> EngineReport:
+        running = min(engine.in_flight, engine.slots)
+        return EngineReport(
+            id=engine.id,
+            model=engine.model,
+            status=Status(
+                state=State.DRAINING if self.draining else engine.state,
+                reason=(engine.reason or engine.detail)[:2_000],
+                next_action=_NEXT_ACTION.get(engine.state, ""),
+                since_unix_ms=unix_ms - int((now - engine.since) * 1000),
+            ),
+            pin=engine.pin,
+            endpoints=engine.endpoints,
+            slots=engine.slots,
+            running=running,
+            waiting=engine.in_flight - running,
+            context_tokens=engine.context_tokens,
+            progress=engine.progress,
+        )

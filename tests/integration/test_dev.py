@@ -1,0 +1,211 @@
+"""`shrk dev` with the simulated engine: the real command, real processes, real certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from openai import AsyncOpenAI
+
+from support.dev_network import DevNetwork, dev_network
+
+QUESTION = [{"role": "user", "content": "Count to 10"}]
+
+
+def client(network: DevNetwork) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=network.ready["base_url"], api_key=network.ready["api_key"], max_retries=0)
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[DevNetwork]:
+    async with dev_network("--nodes", "2") as running:
+        await running.until_ready()
+        yield running
+
+
+@pytest.fixture
+def kept() -> Iterator[Path]:
+    # Short, since sockets live below it.
+    folder = Path(tempfile.mkdtemp(prefix="sk-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_the_ready_line_names_address_keys_and_living_processes(network: DevNetwork) -> None:
+    ready = network.ready
+    assert set(ready) == {"schema", "base_url", "api_key", "admin_key", "coordinator_pid", "nodes"}
+    assert ready["schema"] == 1
+    assert ready["base_url"].startswith("http://127.0.0.1:")
+    assert ready["api_key"] != ready["admin_key"]
+    assert [node["name"] for node in ready["nodes"]] == ["dev-1", "dev-2"]
+    assert [sorted(node["models"]) for node in ready["nodes"]] == [["shark-tiny", "shark-tiny-embed"], ["shark-tiny"]]
+    assert len({node["id"] for node in ready["nodes"]}) == 2
+    pids = [ready["coordinator_pid"]] + [pid for node in ready["nodes"] for pid in (node["pid"], *node["engine_pids"])]
+    assert len(set(pids)) == len(pids) == 6
+    assert all(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_the_openai_sdk_gets_answers_streams_and_embeddings(network: DevNetwork) -> None:
+    async with client(network) as openai:
+        models = {model.id async for model in await openai.models.list()}
+        assert models == {"shark-tiny", "shark-tiny-embed"}
+        answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
+        text = answer.choices[0].message.content
+        assert text
+        stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+        assert "".join(pieces) == text
+        embedded = await openai.embeddings.create(model="shark-tiny-embed", input="a shark")
+        assert embedded.data[0].embedding
+
+
+async def test_no_secret_is_readable_by_others_or_shown_in_a_command_line(network: DevNetwork) -> None:
+    secrets = (network.ready["api_key"], network.ready["admin_key"], "shrk_join_")
+    for process in psutil.Process(network.process.pid).children(recursive=True):
+        assert not any(secret in " ".join(process.cmdline()) for secret in secrets)
+    (state_dir,) = network.temporary.iterdir()
+    assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_signal_ends_everything_with_status_0_and_leaves_nothing(number: signal.Signals) -> None:
+    async with dev_network("--nodes", "2") as network:
+        await network.until_ready()
+        network.process.send_signal(number)
+        assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_a_stop_signal_while_it_starts_leaves_nothing() -> None:
+    async with dev_network("--nodes", "1") as network:
+        await network.says("starting a coordinator")
+        network.note_processes()
+        network.process.send_signal(signal.SIGTERM)
+        assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_answers_under_way_are_finished_before_it_stops() -> None:
+    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "20") as network:
+        await network.until_ready()
+        async with client(network) as openai:
+            whole = (await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)).choices[0].message
+            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+            text = ""
+            async for chunk in stream:
+                if not text and chunk.choices and chunk.choices[0].delta.content:
+                    network.process.send_signal(signal.SIGTERM)
+                text += chunk.choices[0].delta.content or "" if chunk.choices else ""
+        assert text == whole.content
+        assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_a_second_stop_signal_does_not_wait_for_answers() -> None:
+    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "1") as network:
+        await network.until_ready()
+        async with client(network) as openai:
+            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+            await anext(aiter(stream))
+            network.process.send_signal(signal.SIGINT)
+            await network.says("stopping: nodes finish")
+            network.process.send_signal(signal.SIGINT)
+            await network.says("stopping at once")
+            assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_kill_9_leaves_no_process_and_no_file_after_five_seconds(network: DevNetwork) -> None:
+    network.note_processes()
+    network.process.kill()
+    await network.process.wait()
+    await network.assert_nothing_is_left()
+
+
+async def test_a_killed_node_is_started_again_and_serves_again(network: DevNetwork) -> None:
+    killed = network.node("dev-2")
+    os.kill(killed["pid"], signal.SIGKILL)
+    assert "SIGKILL" in await network.says("dev-2", "starting it again")
+    line = await network.says("dev-2 runs again as process")
+    pid = int(line.rsplit(" ", 1)[1])
+    assert pid != killed["pid"]
+    assert psutil.pid_exists(pid)
+    await until_served_by(network, nodes=2)
+
+
+async def test_a_killed_coordinator_is_started_again_and_its_nodes_come_back(network: DevNetwork) -> None:
+    os.kill(network.ready["coordinator_pid"], signal.SIGKILL)
+    await network.says("coordinator", "starting it again")
+    await until_served_by(network, nodes=2)
+    async with client(network) as openai:
+        answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
+    assert answer.choices[0].message.content
+
+
+async def test_without_restart_a_killed_node_stays_down_and_the_others_go_on() -> None:
+    async with dev_network("--nodes", "2", "--no-restart") as network:
+        await network.until_ready()
+        os.kill(network.node("dev-1")["pid"], signal.SIGKILL)
+        await network.says("dev-1", "stays down (--no-restart)")
+        async with client(network) as openai:
+            answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
+        assert answer.choices[0].message.content
+        assert not any("runs again" in line for line in network.said)
+
+
+async def test_a_kept_network_comes_back_with_its_keys_and_nodes(kept: Path) -> None:
+    lives = []
+    for _ in range(2):
+        async with dev_network("--nodes", "1", "--state-dir", str(kept)) as network:
+            await network.until_ready()
+            lives.append(network.ready)
+            network.process.send_signal(signal.SIGTERM)
+            assert await network.process.wait() == 0
+            await network.assert_nothing_is_left()
+        assert not [path for path in kept.rglob("*") if path.is_socket()]
+        assert not (kept / "tmp").exists()
+    first, second = lives
+    assert (first["api_key"], first["admin_key"]) == (second["api_key"], second["admin_key"])
+    assert first["nodes"][0]["id"] == second["nodes"][0]["id"]
+
+
+async def test_two_networks_do_not_share_a_state_folder(kept: Path) -> None:
+    async with dev_network("--nodes", "1", "--state-dir", str(kept)) as first:
+        await first.until_ready()
+        async with dev_network("--nodes", "1", "--state-dir", str(kept)) as second:
+            assert await second.process.wait() == 1
+            await second.says("another shrk dev uses --state-dir")
+            await second.assert_nothing_is_left()
+
+
+async def test_settings_of_the_shell_do_not_reach_the_processes() -> None:
+    async with dev_network("--nodes", "1", SHRK_API_KEY="x", SHRK_SCHEDULE="nonsense") as network:
+        await network.until_ready()
+
+
+async def test_own_models_replace_the_default_ones() -> None:
+    async with dev_network("--nodes", "1", "--model", "org/one=org/one", "--model", "two=./w") as network:
+        await network.until_ready()
+        assert sorted(network.node("dev-1")["models"]) == ["org/one", "two"]
+
+
+async def until_served_by(network: DevNetwork, nodes: int) -> None:
+    """Until the model list counts that many nodes: a caller's view has no events to wait on."""
+    async with client(network) as openai:
+        counted: list[int] = []
+
+        async def count() -> None:
+            while not counted or counted[-1] != nodes:
+                models = [model async for model in await openai.with_options(max_retries=5).models.list()]
+                counted.append(next((model.shrk["nodes"] for model in models if model.id == "shark-tiny"), 0))  # type: ignore[attr-defined]  # ours, beside OpenAI's fields
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(count(), 60)

@@ -1,0 +1,109 @@
+"""The plan: which node serves what, and the settings each agent gets."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shrk_cli.dev.plan import (
+    EngineKind,
+    Model,
+    Plan,
+    SimulatorSpeed,
+    agent_config,
+    check_state_dir,
+    default_models,
+    node_plans,
+    parse_models,
+)
+from shrk_cli.errors import Exit, Trouble
+
+STATE = Path("/tmp/shrk-x")
+AS_FAST_AS_IT_CAN = SimulatorSpeed()
+
+
+def plan(*, nodes: int = 3, speed: SimulatorSpeed = AS_FAST_AS_IT_CAN) -> Plan:
+    first, others = default_models("/cache/shark-tiny")
+    return Plan(
+        state_dir=STATE,
+        temporary=True,
+        engine=EngineKind.SIM,
+        engine_venv=Path("/venv"),
+        port=8080,
+        restart=True,
+        speed=speed,
+        nodes=node_plans(STATE, nodes, first, others),
+    )
+
+
+def test_by_default_every_node_serves_shark_tiny_and_the_first_also_embeds() -> None:
+    made = plan()
+    assert [node.name for node in made.nodes] == ["dev-1", "dev-2", "dev-3"]
+    assert made.expected() == {"shark-tiny": 3, "shark-tiny-embed": 1}
+
+
+def test_an_agents_settings_name_the_coordinator_the_engine_and_each_model() -> None:
+    made = plan()
+    settings = tomllib.loads(agent_config(made, made.nodes[0], link_port=9100))
+    assert settings == {
+        "controller": "tcp://127.0.0.1:9100",
+        "state_dir": "/tmp/shrk-x/nodes/dev-1",
+        "name": "dev-1",
+        "engine": "sim",
+        "engine_venv": "/venv",
+        "models": ["shark-tiny", "shark-tiny-embed"],
+        "catalogue": {
+            "shark-tiny": {"source": "/cache/shark-tiny"},
+            "shark-tiny-embed": {"source": "/cache/shark-tiny", "task": "embed"},
+        },
+    }
+
+
+def test_the_simulators_speed_is_written_only_where_it_was_given() -> None:
+    made = plan(speed=SimulatorSpeed(first_token_ms=200))
+    assert tomllib.loads(agent_config(made, made.nodes[0], 1))["sim"] == {"first_token_ms": 200}
+
+
+def test_names_and_paths_with_quotes_survive_the_settings_file() -> None:
+    odd = Model('org/mo"del', 'C:\\odd "path"\n\x7f é')
+    made = plan()
+    node = replace(made.nodes[0], models=(odd,))
+    settings = tomllib.loads(agent_config(made, node, 1))
+    assert settings["models"] == [odd.name]
+    assert settings["catalogue"] == {odd.name: {"source": odd.source}}
+
+
+def test_a_model_is_a_folder_when_it_looks_like_one_or_exists_and_an_id_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "weights" / "here").mkdir(parents=True)
+    models = parse_models(["a=weights/here", "b=./nowhere", "c=org/name", "d=/abs", "org/e=~/m"], tmp_path)
+    assert {model.name: model.source for model in models} == {
+        "a": str(tmp_path / "weights" / "here"),
+        "b": str(tmp_path / "nowhere"),
+        "c": "org/name",
+        "d": "/abs",
+        "org/e": str(Path.home() / "m"),
+    }
+
+
+@pytest.mark.parametrize("value", ["name", "=path", "name=", "sp ace=x", "-dash=x", "", f"{'n' * 129}=x"])
+def test_a_model_option_that_makes_no_sense_is_a_usage_error_naming_it(value: str) -> None:
+    with pytest.raises(Trouble, match="--model") as caught:
+        parse_models([value], Path("/"))
+    assert caught.value.code == Exit.USAGE
+    assert value in caught.value.what
+
+
+def test_one_name_for_two_models_is_a_usage_error() -> None:
+    with pytest.raises(Trouble) as caught:
+        parse_models(["a=/x", "a=/y"], Path("/"))
+    assert "given twice" in caught.value.why
+
+
+def test_a_state_folder_may_be_so_long_that_the_longest_socket_path_still_fits() -> None:
+    check_state_dir(Path("/" + "x" * 42))
+    with pytest.raises(Trouble, match="44 bytes, at most 43") as caught:
+        check_state_dir(Path("/" + "é" * 21 + "x"))
+    assert caught.value.code == Exit.USAGE

@@ -1,0 +1,62 @@
+"""The folder of a network: locked to one, and what it remembers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shrk_cli.dev import statedir
+from shrk_cli.dev.statedir import Memory
+from shrk_cli.errors import Trouble
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not pytest's own: those paths are longer than sockets allow.
+    made, temporary = statedir.create(None)
+    assert temporary
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_given_folder_is_made_for_its_owner_alone_and_kept(folder: Path) -> None:
+    made, temporary = statedir.create(folder / "a" / "b")
+    assert not temporary
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_name(folder: Path) -> None:
+    (folder / "file").touch()
+    with pytest.raises(Trouble, match="--state-dir"):
+        statedir.create(folder / "file" / "below")
+
+
+def test_a_second_network_in_the_same_folder_is_refused_with_the_firsts_process_id(folder: Path) -> None:
+    held = statedir.lock(folder)
+    with pytest.raises(Trouble, match="another shrk dev") as caught:
+        statedir.lock(folder)
+    assert str(os.getpid()) in caught.value.why
+    os.close(held)
+    os.close(statedir.lock(folder))
+
+
+def test_keys_and_ports_come_back_and_are_readable_by_the_owner_only(folder: Path) -> None:
+    file = folder / "dev.json"
+    assert statedir.recall(file) is None
+    memory = Memory("caller", "admin", 9100, 9101)
+    statedir.remember(file, memory)
+    assert statedir.recall(file) == memory
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"api_key": "x"}'])
+def test_a_damaged_memory_is_refused_with_the_way_out(folder: Path, content: str) -> None:
+    (folder / "dev.json").write_text(content)
+    with pytest.raises(Trouble, match="is damaged") as caught:
+        statedir.recall(folder / "dev.json")
+    assert "rm " in caught.value.remedy

@@ -1,0 +1,73 @@
+"""The command finds its subcommands without importing them, and ends with codes that scripts may rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from shrk_cli import main
+from shrk_cli.errors import Exit, Trouble
+
+HEAVY = ("grpc", "aiohttp", "sqlalchemy", "shrk_coordinator", "shrk_node_agent")
+
+
+def test_help_lists_every_subcommand_and_imports_none_of_them() -> None:
+    program = (
+        "import sys; from shrk_cli.main import main; sys.argv = ['shrk', '--help']\n"
+        "try: main()\n"
+        f"finally: print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *help_lines, imported = done.stdout.splitlines()
+    for name in ("dev", "coordinator", "node"):
+        assert any(f" {name} " in line for line in help_lines), done.stdout
+    assert imported == "[]"
+
+
+def test_version_is_one_line() -> None:
+    result = CliRunner().invoke(main.app, ["--version"])
+    assert result.exit_code == Exit.OK
+    assert result.stdout.startswith("shrk 0.")
+
+
+def test_an_unknown_subcommand_is_a_usage_error_that_suggests_one() -> None:
+    result = CliRunner().invoke(main.app, ["coordinatr"])
+    assert result.exit_code == Exit.USAGE
+    assert "Did you mean 'coordinator'" in result.output
+
+
+def test_a_subcommand_that_does_not_import_says_which_distribution_to_install_again() -> None:
+    command = main.UnopenedCommand(
+        "broken", "Broken.", main._loader(EntryPoint("broken", "shrk_cli.nowhere:app", main.GROUP))
+    )
+    with pytest.raises(Trouble, match="`shrk broken` could not be opened") as caught:
+        command.open()
+    assert "pip install --force-reinstall" in caught.value.remedy
+
+
+def test_an_entry_point_that_is_no_typer_app_is_refused() -> None:
+    command = main.UnopenedCommand("odd", "Odd.", main._loader(EntryPoint("odd", "shrk_cli.errors:Exit", main.GROUP)))
+    with pytest.raises(Trouble, match="is not a command"):
+        command.open()
+
+
+def test_trouble_is_printed_as_what_why_and_next_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail() -> None:
+        raise Trouble("it broke", why="first\nsecond", remedy="mend it", code=Exit.CONFIG_INVALID)
+
+    monkeypatch.setattr(main, "app", failing)
+    monkeypatch.setattr(sys, "argv", ["shrk"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == Exit.CONFIG_INVALID
+    assert capsys.readouterr().err == "shrk: it broke\n  first\n  second\n  → mend it\n"
