@@ -59,14 +59,19 @@ class StartedWarden:
         self.process.stdin.close()
 
 
-def start_warden(*command: str, flags: tuple[str, ...] = ()) -> StartedWarden:
-    """The warden of `python COMMAND...`."""
+def start_warden(
+    *command: str,
+    flags: tuple[str, ...] = (),
+    program: str = sys.executable,
+    warden: tuple[str, ...] = ("-m", "shrk_node_agent.engine.warden"),
+) -> StartedWarden:
+    """The warden of `python COMMAND...`, or of another program."""
     read_fd, write_fd = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "shrk_node_agent.engine.warden", f"--announce-fd={write_fd}", *flags]
-        + ["--", sys.executable, *command],
+        [sys.executable, *warden, f"--announce-fd={write_fd}", *flags, "--", program, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         pass_fds=(write_fd,),
     )
     os.close(write_fd)

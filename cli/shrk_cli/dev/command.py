@@ -51,7 +51,7 @@ def dev(
         int | None, typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.")
     ] = None,
     sim_tokens_per_second: Annotated[
-        float | None, typer.Option(min=0, max=1_000_000, help="Simulated engine: speed of one stream; 0 is no limit.")
+        float | None, typer.Option(min=0, max=100_000, help="Simulated engine: speed of one stream; 0 is no limit.")
     ] = None,
 ) -> None:
     """A whole network on this machine, in the foreground: a coordinator and nodes, as in production.

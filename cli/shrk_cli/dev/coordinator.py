@@ -24,8 +24,10 @@ ADMIN_SECONDS_MAX = 60.0
 #: From its start to listening.
 READY_SECONDS_MAX = 60.0
 READY_POLL_SECONDS = 0.05
-#: Its nodes are gone by the time it is stopped: only answers under way remain.
-GRACE_SECONDS = 10.0
+#: Its nodes are gone by the time it is stopped: what is left are the ends of answers.
+DRAIN_SECONDS = 5.0
+#: Past its drain, it closes its ports and its database.
+GRACE_SECONDS = DRAIN_SECONDS + 10.0
 #: The model list is answered from memory.
 MODELS_SECONDS_MAX = 10.0
 
@@ -78,6 +80,7 @@ class Coordinator:
                     *("--listen", f"127.0.0.1:{self.port}"),
                     *("--link-listen", f"127.0.0.1:{self.memory.link_port}"),
                     *("--enrolment-listen", f"127.0.0.1:{self.memory.enrolment_port}"),
+                    *("--drain-seconds", f"{DRAIN_SECONDS:g}"),
                 ),
                 environment=self._environment,
                 working_dir=self._plan.state_dir,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from shrk_cli.dev import logs
 from shrk_cli.dev.coordinator import Coordinator
-from shrk_cli.dev.plan import NodePlan, Plan, agent_config
+from shrk_cli.dev.plan import AGENT_DRAIN_SECONDS, NodePlan, Plan, agent_config
 from shrk_cli.dev.processes import Child, Command, how_it_ended, python, spawn
 from shrk_cli.dev.progress import Progress
 from shrk_cli.dev.ready import Ready
@@ -25,8 +24,8 @@ READY_SECONDS_MAX = 2 * 3600.0
 TICK_SECONDS = 0.5
 #: How often the size of the logs is looked at.
 LOGS_SECONDS = 10.0
-#: A draining node may finish what it generates: a long answer of a small model.
-AGENT_GRACE_SECONDS = 20.0
+#: Past its drain, an agent stops its engines and closes its link.
+AGENT_GRACE_SECONDS = AGENT_DRAIN_SECONDS + 10.0
 #: Unasked ends of one process before the network was ready, after which more starts would not help.
 EARLY_ENDS_MAX = 3
 #: Starting again would end the same way.
@@ -150,20 +149,16 @@ class Network:
         if status.link == "refused":
             raise Trouble(
                 f"the coordinator refuses {status.name}",
-                why=status.reason,
+                why=status.link_reason,
                 remedy="start with a fresh state folder: leave --state-dir out",
             )
         for engine in status.engines:
             if engine.state == INCOMPATIBLE:
-                log = self._node_directory(status.name) / "logs" / f"{engine.id}.log"
                 raise Trouble(
                     f"{status.name} cannot serve {engine.model}: {engine.state}",
-                    why="\n".join([engine.reason or engine.detail, *logs.tail(log)]),
+                    why="\n".join([engine.reason, *engine.tail]),
                     remedy="name another path or id with --model NAME=PATH_OR_HF_ID",
                 )
-
-    def _node_directory(self, name: str) -> Path:
-        return next(node.directory for node in self._plan.nodes if node.name == name)
 
     def _service(self, name: str, start: Callable[[], Coroutine[Any, Any, Child]]) -> Service:
         return Service(name, start, self._progress.say, self._judge, restart=self._plan.restart)

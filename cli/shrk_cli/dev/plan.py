@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from shrk_cli.errors import Exit, Trouble
 NODES_MAX = 32
 #: The kernel's limit for the path of a unix socket.
 SOCKET_PATH_BYTES_MAX = 107
-#: The longest path that anything below the state folder gives a socket: vLLM names its internal ones with
-#: a UUID, in its own temporary folder below ours ("/tmp/" + folder + "/" + 36 characters).
-SOCKET_PATH_BYTES_BELOW = 64
+#: The longest path of a socket below the state folder. vLLM names its internal ones with a UUID, in a folder
+#: that the agent makes for each life of an engine.
+SOCKET_PATH_BYTES_BELOW = len(f"/dev-{NODES_MAX}/engines/shrk-12345678/123e4567-e89b-12d3-a456-426614174000")
+STATE_DIR_BYTES_MAX = SOCKET_PATH_BYTES_MAX - SOCKET_PATH_BYTES_BELOW
+#: How long a stopping node may go on with answers: someone waits at the terminal, and models are small.
+AGENT_DRAIN_SECONDS = 20.0
 #: What callers may put into `model`; slashes because Hugging Face ids are model names too.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 
@@ -134,8 +138,7 @@ def default_models(tiny_model: str) -> tuple[tuple[Model, ...], tuple[Model, ...
 def node_plans(state_dir: Path, count: int, first: Sequence[Model], others: Sequence[Model]) -> tuple[NodePlan, ...]:
     """`count` nodes named dev-1, dev-2, ..., the first with its own models."""
     return tuple(
-        NodePlan(f"dev-{n}", state_dir / "nodes" / f"dev-{n}", tuple(first if n == 1 else others))
-        for n in range(1, count + 1)
+        NodePlan(f"dev-{n}", state_dir / f"dev-{n}", tuple(first if n == 1 else others)) for n in range(1, count + 1)
     )
 
 
@@ -175,13 +178,16 @@ def _bad_model(value: str, why: str) -> Trouble:
     )
 
 
+def sockets_fit(state_dir: Path) -> bool:
+    """Whether sockets below `state_dir` have paths that the kernel takes."""
+    return len(os.fsencode(state_dir)) <= STATE_DIR_BYTES_MAX
+
+
 def check_state_dir(state_dir: Path) -> None:
     """Raise Trouble (usage) when sockets below `state_dir` would have paths the kernel refuses."""
-    used = len(str(state_dir).encode())
-    allowed = SOCKET_PATH_BYTES_MAX - SOCKET_PATH_BYTES_BELOW
-    if used > allowed:
+    if not sockets_fit(state_dir):
         raise Trouble(
-            f"--state-dir is too long: {used} bytes, at most {allowed} work",
+            f"--state-dir is too long: {len(os.fsencode(state_dir))} bytes, at most {STATE_DIR_BYTES_MAX} work",
             why=f"unix sockets live below {state_dir}, and a socket's path may have {SOCKET_PATH_BYTES_MAX} bytes",
             remedy="choose a shorter one, for example --state-dir /tmp/shrk, or leave the option out",
             code=Exit.USAGE,
@@ -194,6 +200,7 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
         f"controller = {_toml(f'tcp://127.0.0.1:{link_port}')}",
         f"state_dir = {_toml(str(node.directory))}",
         f"name = {_toml(node.name)}",
+        f"drain_seconds = {AGENT_DRAIN_SECONDS:g}",
         f"engine = {_toml(plan.engine.value)}",
         f"engine_venv = {_toml(str(plan.engine_venv))}",
         f"models = [{', '.join(_toml(model.name) for model in node.models)}]",

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shrk_cli.dev.plan import check_state_dir
+from shrk_cli.dev.plan import check_state_dir, sockets_fit
 from shrk_cli.errors import Trouble
 
 
@@ -27,7 +27,10 @@ class Memory:
 def create(given: Path | None) -> tuple[Path, bool]:
     """(the folder, whether it is temporary and ours to remove). Raises Trouble where it cannot be."""
     if given is None:
-        return Path(tempfile.mkdtemp(prefix="shrk-")).resolve(), True
+        # In TMPDIR, unless that is so deep that sockets would not fit.
+        usual = Path(tempfile.gettempdir()).resolve()
+        place = usual if sockets_fit(usual / "shrk-12345678") else Path("/tmp")
+        return Path(tempfile.mkdtemp(prefix="shrk-", dir=place)), True
     folder = given.expanduser().absolute()
     check_state_dir(folder)
     try:

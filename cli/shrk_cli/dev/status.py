@@ -35,7 +35,10 @@ class EngineStatus:
     #: 0 to 1; None where the engine does not tell.
     progress: float | None = None
     elapsed_seconds: float = 0.0
+    #: The engine's own process first, then what it started.
     pids: tuple[int, ...] = ()
+    #: Its own last lines, when it has ended.
+    tail: tuple[str, ...] = ()
 
     @property
     def serving(self) -> bool:
@@ -53,6 +56,7 @@ class NodeStatus:
     pid: int = 0
     #: "connected", "connecting" or "refused".
     link: str = "connecting"
+    link_reason: str = ""
     engines: tuple[EngineStatus, ...] = ()
 
 
@@ -67,6 +71,7 @@ def parse(document: Mapping[str, Any], name: str) -> NodeStatus:
         node_id=document["node_id"],
         pid=document["pid"],
         link=document["link"],
+        link_reason=document["link_reason"],
         engines=tuple(
             EngineStatus(
                 id=engine["id"],
@@ -77,6 +82,7 @@ def parse(document: Mapping[str, Any], name: str) -> NodeStatus:
                 progress=engine["progress"],
                 elapsed_seconds=engine["elapsed_seconds"],
                 pids=tuple(engine["pids"]),
+                tail=tuple(engine["tail"]),
             )
             for engine in document["engines"]
         ),

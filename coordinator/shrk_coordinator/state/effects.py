@@ -66,7 +66,7 @@ class ReleaseStream:
 
 @dataclass(frozen=True, slots=True)
 class UnknownModel:
-    """No node has offered this model since the coordinator started."""
+    """No node has named this model since the coordinator started."""
 
     model: str
     nearest: tuple[str, ...]

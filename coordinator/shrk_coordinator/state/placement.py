@@ -61,4 +61,7 @@ def place(roster: Roster, model: str, endpoint: Endpoint, tried: Collection[Node
             reasons[reason] += 1
         elif best is None or rank(offer) < rank(best.offer):
             best = Placed(node, offer)
-    return best or Nowhere(tuple(sorted(reasons.items())))
+    if best is not None:
+        return best
+    # Only now, when there is nobody to ask, is it worth looking at every node for the reason.
+    return Nowhere(tuple(sorted((reasons + roster.not_serving(model)).items())))

@@ -9,6 +9,7 @@ SILENCE_SECONDS_MAX counts as a lost link: keepalive notices a cut path, silence
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -82,7 +83,11 @@ class Roster:
         if node.report and report.sequence and report.sequence < node.report.sequence:
             return
         node.report = report
-        offered = {engine.model: engine for engine in report.engines if engine.status.state in SERVING}
+        offered: dict[str, EngineReport] = {}
+        for engine in report.engines:
+            self._remember(engine.model)
+            if engine.status.state in SERVING:
+                offered[engine.model] = engine
         for model in node.offers.keys() - offered.keys():
             self._withdraw(node, model)
         for model, engine in offered.items():
@@ -100,21 +105,24 @@ class Roster:
         if known is not None:
             known.engine = engine
             return
-        if model not in self._offers and len(self._offers) >= MODELS_MAX:
-            return
-        offer = node.offers[model] = Offer(node.node_id, engine)
-        self._offers.setdefault(model, {})[node.node_id] = offer
+        if model not in self._offers:
+            return  # beyond MODELS_MAX
+        self._offers[model][node.node_id] = node.offers[model] = Offer(node.node_id, engine)
+
+    def _remember(self, model: str) -> None:
+        if model not in self._offers and len(self._offers) < MODELS_MAX:
+            self._offers[model] = {}
 
     def _withdraw(self, node: Node, model: str) -> None:
         del node.offers[model]
         del self._offers[model][node.node_id]
 
     def models(self) -> list[str]:
-        """Every model a node has offered since the coordinator started, by name."""
+        """Every model a node has named since the coordinator started, by name."""
         return sorted(self._offers)
 
     def knows(self, model: str) -> bool:
-        """Whether any node has offered it since the coordinator started."""
+        """Whether any node has named it since the coordinator started."""
         return model in self._offers
 
     def nearest(self, model: str) -> tuple[str, ...]:
@@ -125,6 +133,15 @@ class Roster:
         """The nodes that offer this model now."""
         for node_id, offer in self._offers.get(model, {}).items():
             yield self.nodes[node_id], offer
+
+    def not_serving(self, model: str) -> Counter[str]:
+        """How many linked nodes have the model and do not serve it now, by the state of their engine."""
+        states: Counter[str] = Counter()
+        for node in self.nodes.values():
+            for engine in node.report.engines if node.report else ():
+                if engine.model == model and model not in node.offers:
+                    states[engine.status.state] += 1
+        return states
 
     def silent(self, now: float) -> list[Node]:
         """Linked nodes that have said nothing for too long."""

@@ -50,8 +50,9 @@ def test_an_agents_settings_name_the_coordinator_the_engine_and_each_model() -> 
     settings = tomllib.loads(agent_config(made, made.nodes[0], link_port=9100))
     assert settings == {
         "controller": "tcp://127.0.0.1:9100",
-        "state_dir": "/tmp/shrk-x/nodes/dev-1",
+        "state_dir": "/tmp/shrk-x/dev-1",
         "name": "dev-1",
+        "drain_seconds": 20,
         "engine": "sim",
         "engine_venv": "/venv",
         "models": ["shark-tiny", "shark-tiny-embed"],
@@ -103,7 +104,7 @@ def test_one_name_for_two_models_is_a_usage_error() -> None:
 
 
 def test_a_state_folder_may_be_so_long_that_the_longest_socket_path_still_fits() -> None:
-    check_state_dir(Path("/" + "x" * 42))
-    with pytest.raises(Trouble, match="44 bytes, at most 43") as caught:
-        check_state_dir(Path("/" + "é" * 21 + "x"))
+    check_state_dir(Path("/" + "x" * 40))
+    with pytest.raises(Trouble, match="42 bytes, at most 41") as caught:
+        check_state_dir(Path("/" + "é" * 20 + "x"))
     assert caught.value.code == Exit.USAGE

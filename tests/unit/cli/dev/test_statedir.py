@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def folder() -> Iterator[Path]:
     assert temporary
     yield made
     shutil.rmtree(made)
+
+
+def test_a_temporary_folder_is_put_where_sockets_fit(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    deep = folder / ("deep" * 8)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    made, _ = statedir.create(None)
+    made.rmdir()
+    assert made.parent == Path("/tmp")
 
 
 def test_a_given_folder_is_made_for_its_owner_alone_and_kept(folder: Path) -> None:

@@ -20,6 +20,7 @@ DOCUMENT: dict[str, Any] = {
     "state": "loading",
     "reason": "",
     "link": "connected",
+    "link_reason": "",
     "engines": [
         {
             "id": "e",
@@ -29,7 +30,10 @@ DOCUMENT: dict[str, Any] = {
             "detail": "loading weights",
             "progress": None,
             "elapsed_seconds": 1.5,
+            "in_flight": 0,
+            "slots": 16,
             "pids": [43, 44],
+            "tail": [],
         }
     ],
 }

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from shrk_node_agent.engine.sweep import SessionRecord, Swept, record_path, sweep
 from shrk_node_agent.engine.warden import boot_id, read_process
 from support.processes import alive, wait_until_gone
@@ -17,7 +19,7 @@ from support.wardens import STUBBORN, start_family
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> SessionRecord:
+def stranger(tmp_path: Path) -> Iterator[SessionRecord]:
     """A record that names a session of this test's own, with a living leader."""
     process = subprocess.Popen([sys.executable, *STUBBORN], start_new_session=True, stdout=subprocess.DEVNULL)
     entry = read_process(process.pid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,15 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from shrk_node_agent.engine.warden import __file__ as WARDEN_FILE
 from shrk_node_agent.engine.warden import boot_id, living_descendants, read_process
 from support.processes import alive, wait_until_gone
+from support.scripted_engine import __file__ as SCRIPTED_ENGINE
 from support.wardens import SLEEPER, STUBBORN, start_family, start_warden, wait_for_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="death signals and subreapers are Linux's")
 
 #: A parent that starts two wardens, one within the other, and tells all pids.
 _NEST = """
-import json, os, subprocess, sys
+import os, subprocess, sys
 inner = [sys.executable, "-m", "shrk_node_agent.engine.warden", "--remove", sys.argv[2], "--",
          sys.executable, sys.argv[3], "--uds", "x", "--model", "m", "--family", "--deaf"]
 agent = "import os, subprocess, signal, sys, time; signal.signal(15, signal.SIG_IGN);" \\
@@ -50,10 +52,9 @@ def test_a_birth_names_pid_session_and_start_of_the_child() -> None:
 
 
 def test_a_command_that_does_not_exist_is_said_and_ends_with_127(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "shrk_node_agent.engine.warden", "--", str(tmp_path / "nothing")]
-    ended = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, timeout=30)
-    assert ended.returncode == 127
-    assert b"No such file" in ended.stderr
+    with start_warden(program=str(tmp_path / "nothing")) as started:
+        assert started.line() == f"cannot run {tmp_path}/nothing: No such file or directory"
+        assert started.process.wait(timeout=30) == 127
 
 
 def test_a_killed_head_leaves_no_relative_behind_not_even_one_that_left_the_session() -> None:
@@ -152,8 +153,7 @@ def test_the_childs_stdin_is_empty_and_not_the_control_pipe() -> None:
 def test_a_killed_parent_of_nested_wardens_leaves_nothing_and_the_inner_one_cleans_up(tmp_path: Path) -> None:
     told, folder = tmp_path / "told", tmp_path / "inner files"
     folder.mkdir()
-    scripted_engine = Path(__file__).parents[3] / "support" / "scripted_engine.py"
-    parent = subprocess.Popen([sys.executable, "-c", _NEST, str(told), str(folder), str(scripted_engine)])
+    parent = subprocess.Popen([sys.executable, "-c", _NEST, str(told), str(folder), SCRIPTED_ENGINE])
     outer = int(wait_for_file(told))
     everything = [outer, *(entry.pid for entry in living_descendants(outer))]
     assert len(everything) == 6, "outer warden, agent, inner warden, engine and its two relatives"
@@ -163,23 +163,7 @@ def test_a_killed_parent_of_nested_wardens_leaves_nothing_and_the_inner_one_clea
     assert not folder.exists()
 
 
-def test_it_runs_as_a_plain_file_without_any_environment() -> None:
-    warden = Path(sys.modules["shrk_node_agent.engine.warden"].__file__ or "")
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            str(warden),
-            "--",
-            sys.executable,
-            "-c",
-            "import os, json; print(json.dumps(dict(os.environ)))",
-        ],
-        stdin=subprocess.PIPE,
-        capture_output=True,
-        env={},
-        timeout=30,
-    )
-    assert ended.returncode == 0
-    assert "PYTHONPATH" not in json.loads(ended.stdout)
+def test_it_runs_as_a_plain_file_isolated_from_any_environment() -> None:
+    with start_warden("-c", "print('up')", warden=("-I", "-S", WARDEN_FILE)) as started:
+        assert started.line() == "up"
+        assert started.process.wait(timeout=30) == 0
