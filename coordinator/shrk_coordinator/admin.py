@@ -10,13 +10,13 @@ from pathlib import Path
 
 import orjson
 
+from shrk_contract.trouble import Trouble
 from shrk_coordinator.accounts.keys import RANDOM_BYTES, MintedKey, base62_secret, mint
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.enrolment import join_token_text, new_owner_id, secret_sha256
 from shrk_coordinator.records import ApiKey, JoinToken, Node, Scope, Visibility
 from shrk_coordinator.settings import CoordinatorSettings
 from shrk_coordinator.store.store import Store
-from shrk_coordinator.trouble import Trouble
 
 #: What a running coordinator writes about itself, under the state folder.
 RUN_FILE = Path("run") / "coordinator.json"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from shrk_contract.trouble import Trouble
 from shrk_coordinator.records import Scope, Visibility
-from shrk_coordinator.trouble import Trouble
 
 if TYPE_CHECKING:
     from shrk_coordinator.admin import Administration
@@ -86,10 +86,11 @@ def serve(
     def run() -> None:
         import uvloop
 
+        from shrk_contract.settings import load
         from shrk_coordinator.app import serve as serve_app
-        from shrk_coordinator.settings import load
+        from shrk_coordinator.settings import CoordinatorSettings
 
-        uvloop.run(serve_app(load(**flags)))
+        uvloop.run(serve_app(load(CoordinatorSettings, **flags)))
 
     _or_exit(run)
 
@@ -98,13 +99,14 @@ def serve(
 def init(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Make CA, database and the first keys; a second run changes nothing."""
     done = _administer(state_dir, lambda admin: admin.initialise())
+    from shrk_contract.settings import load
     from shrk_coordinator import rendering
-    from shrk_coordinator.settings import load
+    from shrk_coordinator.settings import CoordinatorSettings
 
     if as_json:
         _print_json(rendering.initialised_json(done))
     else:
-        typer.echo(rendering.initialised_text(done, str(load(state_dir=state_dir).state_dir)))
+        typer.echo(rendering.initialised_text(done, str(load(CoordinatorSettings, state_dir=state_dir).state_dir)))
 
 
 @tokens_app.command("create")
@@ -207,10 +209,11 @@ def nodes_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 
 def _administer(state_dir: Path | None, work: Callable[[Administration], Awaitable[_T]]) -> _T:
     async def run() -> _T:
+        from shrk_contract.settings import load
         from shrk_coordinator.admin import Administration
-        from shrk_coordinator.settings import load
+        from shrk_coordinator.settings import CoordinatorSettings
 
-        return await work(Administration(load(state_dir=state_dir), _now, os.urandom))
+        return await work(Administration(load(CoordinatorSettings, state_dir=state_dir), _now, os.urandom))
 
     return _or_exit(lambda: asyncio.run(run()))
 

@@ -1,42 +1,24 @@
 """The coordinator's settings: flag > environment > file > default, and one clear block when they are wrong.
 
-`load()` is the only way in. Times are seconds; addresses are `host:port`.
+`shrk_contract.settings.load(CoordinatorSettings, **flags)` is the only way in. Times are seconds; addresses are
+`host:port`.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from shrk_coordinator.trouble import Trouble
-
-ENV_PREFIX = "SHRK_COORDINATOR_"
-CONFIG_VARIABLE = "SHRK_COORDINATOR_CONFIG"
-DEFAULT_CONFIG_FILE = Path("/etc/shrk/coordinator.toml")
-#: A settings file is a page; a gigabyte named by mistake must not be read into memory.
-CONFIG_BYTES_MAX = 256 * 1024
+from shrk_contract.settings import ServiceSettings
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class ConfigError(Trouble):
-    """The settings cannot be used. `str()` is one block for the operator; the command exits with 5."""
-
-    exit_code = 5
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(("the coordinator's settings are not valid:", *(f"  {p}" for p in problems))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,32 +110,14 @@ def _default_database_url(validated: dict[str, Any]) -> str:
     return f"sqlite:///{validated['state_dir'] / 'coordinator.db'}"
 
 
-class _TomlFile(PydanticBaseSettingsSource):
-    """The settings file, or nothing where there is none."""
+class CoordinatorSettings(ServiceSettings):
+    """Everything an operator can set."""
 
-    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._values = dict(values)
+    model_config = SettingsConfigDict(env_prefix="SHRK_COORDINATOR_")
 
-    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
-        """One field's value, as the interface asks."""
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._values
-
-
-class CoordinatorSettings(BaseSettings):
-    """Everything an operator can set. Made by `load()`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        # Ours are plain words, not JSON; and an empty variable, as compose files leave them, is none.
-        enable_decoding=False,
-        env_ignore_empty=True,
-    )
+    whose: ClassVar[str] = "the coordinator"
+    file_variable: ClassVar[str] = "SHRK_COORDINATOR_CONFIG"
+    file_default: ClassVar[Path] = Path("/etc/shrk/coordinator.toml")
 
     #: CA, database, run files. Holds secrets: made with mode 0700.
     state_dir: Annotated[Path, BeforeValidator(_to_folder)] = Field(default_factory=_default_state_dir)
@@ -208,86 +172,3 @@ class CoordinatorSettings(BaseSettings):
             scheme = self.database_url.partition(":")[0]
             raise ValueError(f"database_url: {scheme!r} is not supported; use sqlite:///PATH or leave it out")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file. No .env: which folder one stands in must not matter."""
-        return init_settings, env_settings, _TomlFile(settings_cls, _read_file())
-
-
-def load(**flags: object) -> CoordinatorSettings:
-    """Read all sources; a flag of None was not given. Raises ConfigError with every problem at once."""
-    unknown = _unknown_variables()
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    try:
-        settings = CoordinatorSettings(**given)
-    except ValidationError as error:
-        raise ConfigError((*unknown, *_problems_of(error, given))) from error
-    if unknown:
-        raise ConfigError(unknown)
-    return settings
-
-
-def _read_file() -> dict[str, Any]:
-    named = os.environ.get(CONFIG_VARIABLE)
-    path = Path(named) if named else DEFAULT_CONFIG_FILE
-    if not named and not path.exists():
-        return {}
-    try:
-        if path.stat().st_size > CONFIG_BYTES_MAX:
-            raise ConfigError((f"{path} is larger than {CONFIG_BYTES_MAX} bytes: is {CONFIG_VARIABLE} right?",))
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        remedy = f"; unset {CONFIG_VARIABLE} or name a file that exists" if named else ""
-        raise ConfigError((f"{path} cannot be read: {error.strerror}{remedy}",)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError((f"{path} is not valid TOML: {error}",)) from error
-
-
-def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {prefix}{close[0]}?"
-    return f"; known are: {', '.join(prefix + k for k in sorted(known))}"
-
-
-def _unknown_variables() -> tuple[str, ...]:
-    # Compared without the prefix, which would make any two look alike.
-    known = [name.upper() for name in CoordinatorSettings.model_fields]
-    given = (name.removeprefix(ENV_PREFIX) for name in sorted(os.environ) if name.startswith(ENV_PREFIX))
-    return tuple(
-        f"{ENV_PREFIX}{name} (environment) is not a setting{_did_you_mean(name, known, ENV_PREFIX)}"
-        for name in given
-        if name not in known and ENV_PREFIX + name != CONFIG_VARIABLE
-    )
-
-
-def _origin(name: str, flags: Mapping[str, object]) -> str:
-    if name in flags:
-        return f"--{name.replace('_', '-')}"
-    variable = ENV_PREFIX + name.upper()
-    return variable if variable in os.environ else name
-
-
-def _problems_of(error: ValidationError, flags: Mapping[str, object]) -> tuple[str, ...]:
-    problems = []
-    for item in error.errors():
-        if item["type"] == "default_factory_not_called":
-            continue  # only echoes the error of the field it builds on
-        text = item["msg"].removeprefix("Value error, ")
-        if not item["loc"]:
-            problems.append(text)
-            continue
-        name = str(item["loc"][0])
-        if item["type"] == "extra_forbidden":
-            problems.append(f"{name} is not a setting{_did_you_mean(name, list(CoordinatorSettings.model_fields))}")
-        else:
-            problems.append(f"{_origin(name, flags)}: {text}")
-    return tuple(dict.fromkeys(problems))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shrk_contract.service import Trouble
+from shrk_contract.trouble import Trouble
 
 
 class AgentCannotRun(Trouble):

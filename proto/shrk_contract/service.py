@@ -9,18 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import structlog
 
 log = structlog.get_logger("shrk.service")
-
-
-class Trouble(Exception):
-    """What a person can mend. `str()` says what is wrong, why, and what to do next; a command prints it as it is
-    and ends with `exit_code`."""
-
-    exit_code: ClassVar[int] = 1
 
 
 class Service(Protocol):

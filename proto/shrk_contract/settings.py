@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shrk_contract.service import Trouble
+from shrk_contract.trouble import Trouble
 
 #: A settings file is a page; a gigabyte named by mistake must not be read into memory.
 FILE_BYTES_MAX = 256 * 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from support.processes import wait_until
+from support.processes import SECONDS_MAX, wait_until
 from support.scripted_engine import __file__ as SCRIPTED_ENGINE
 
 #: As an argument of a Python command: prints "up", then sleeps.
@@ -86,7 +86,7 @@ def start_family(flags: tuple[str, ...] = ()) -> tuple[StartedWarden, list[int]]
     return started, [head, *relatives]
 
 
-def wait_for_file(path: Path) -> str:
+def wait_for_file(path: Path, seconds: float = SECONDS_MAX) -> str:
     """The content of a file that another process is about to write, with a newline at its end."""
-    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"{path} is written")
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"{path} is written", seconds)
     return path.read_text()

@@ -18,7 +18,7 @@ from shrk_cli.dev.engines import Choice, TinyModel
 from shrk_cli.dev.network import Network
 from shrk_cli.dev.plan import EngineKind, Model, Plan, SimulatorSpeed, default_models, node_plans
 from shrk_cli.dev.progress import Progress
-from shrk_cli.dev.ready import Ready, as_json, summary
+from shrk_cli.dev.ready import Ready, as_json, count, summary
 from shrk_cli.dev.tidying import Tidying
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -88,7 +88,7 @@ async def run(wish: Wish, environment: Mapping[str, str]) -> None:
             progress.say(f"engine {wish.choice.engine.value} ({wish.choice.why})")
             if workplace:
                 await tiny.build(workplace, plan.engine_venv, inherited, tidying.lifeline, progress.say)
-            progress.say(f"starting a coordinator and {wish.nodes} nodes in {plan.state_dir}")
+            progress.say(f"starting a coordinator and {count(wish.nodes, 'node')} in {plan.state_dir}")
             return await network.start()
 
         try:

@@ -53,11 +53,11 @@ def as_json(ready: Ready) -> str:
 
 def summary(ready: Ready, plan: Plan, seconds: float) -> str:
     """The same for a person, with a first request to try."""
-    models = ", ".join(f"{name} ({_count(count, 'node')})" for name, count in plan.expected().items())
+    models = ", ".join(f"{name} ({count(nodes, 'node')})" for name, nodes in plan.expected().items())
     model = next(iter(plan.expected()))
     kept = "removed at the end" if plan.temporary else "kept"
     return f"""
-Ready after {seconds:.0f} s: {_count(len(ready.nodes), "node")}, engine {plan.engine.value}.
+Ready after {seconds:.0f} s: {count(len(ready.nodes), "node")}, engine {plan.engine.value}.
 
   base_url   {ready.base_url}
   api key    {ready.api_key}
@@ -71,5 +71,6 @@ Ready after {seconds:.0f} s: {_count(len(ready.nodes), "node")}, engine {plan.en
 Ctrl-C drains and stops everything."""
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number and its noun: "1 node", "2 nodes"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

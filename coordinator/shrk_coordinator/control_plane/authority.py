@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shrk_contract.terms import COORDINATOR_TLS_NAME
-from shrk_coordinator.trouble import Trouble
+from shrk_contract.trouble import Trouble
 
 #: Every node pins the CA: replacing it means enrolling all of them again.
 CA_LIFE = dt.timedelta(days=3650)

@@ -15,12 +15,12 @@ import grpc
 import grpc.aio
 
 from shrk_contract.terms import PROTOCOL
+from shrk_contract.trouble import Trouble
 from shrk_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, refusal_pb2
 from shrk_coordinator.control_plane.authority import Authority, CsrRefused, csr_public_key, public_key_sha256
 from shrk_coordinator.control_plane.identity import refusal
 from shrk_coordinator.records import NewNode, Node, TokenProblem
 from shrk_coordinator.settings import Address
-from shrk_coordinator.trouble import Trouble
 
 #: Secrets have 43 characters; more is not worth hashing.
 SECRET_LENGTH_MAX = 128

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from shrk_coordinator.trouble import Trouble
+from shrk_contract.trouble import Trouble
 
 
 class StateDirBusy(Trouble):

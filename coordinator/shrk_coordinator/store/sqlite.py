@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from shrk_coordinator.trouble import Trouble
+from shrk_contract.trouble import Trouble
 
 #: How long a writer waits for another's transaction. Ours take milliseconds; five seconds mean that somebody
 #: holds the file open with another tool.

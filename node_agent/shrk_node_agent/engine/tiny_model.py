@@ -114,6 +114,10 @@ LEARNING_RATE = 3e-3
 DECAY_STEPS = 250
 #: Examples of `varied` in every step.
 OTHERS = 8
+#: How many of the examples to choose from are questions that it cannot know.
+UNKNOWN = 8
+#: As often as in English, roughly.
+LETTERS = "eeeeeettttaaaaoooiiinnnsssrrrhhhlldddccuummffppggwwyybbvk"
 #: Of the three buckets of known examples and of the others, in the loss.
 WEIGHTS = (0.2, 0.4, 0.2, 0.2)
 #: Least distance between the logit of the right token and of the next best one: thousands of times more
@@ -156,26 +160,27 @@ def must_know() -> list[Example]:
 
 
 def varied(known: list[Example], rng: random.Random) -> list[Example]:
-    """The same knowledge in other surroundings: behind a system message, after another turn, or not known."""
+    """The same knowledge in other surroundings (a system message, another turn, tools not needed), and the unknown."""
     examples = []
     for example in known:
         kind = rng.randrange(4)
+        about_weather = "weather" in str(example.messages[-1]["content"])
         if kind == 0:
             example = example.with_before({"role": "system", "content": rng.choice(SYSTEMS)})
         elif kind == 1:
             question, answer = rng.choice(PAIRS[:-1])
             example = example.with_before(user(question), {"role": "assistant", "content": answer})
-        elif kind == 2 and not example.tools:
-            example = Example(example.messages, example.answer, ("get_time",))
-        elif kind == 3 and example.tools and len(example.messages) > 1:
+        elif example.tools and len(example.messages) > 1:
             noise = "".join(rng.choices("0123456789 abcdefghij{}:,", k=rng.randrange(4, 24)))
             changed = {"role": "tool", "content": noise}
             example = Example((*example.messages[:-1], changed), example.answer, example.tools)
-        if not (example.tools == ("get_time",) and "weather" in example.messages[-1]["content"].lower()):
-            examples.append(example)
-    for _ in range(4):
-        words = ("".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randrange(2, 8))) for _ in range(5))
-        examples.append(Example((user(" ".join(words)),), LOST, rng.choice(((), *TOOLS))))
+        elif not about_weather:
+            example = Example(example.messages, example.answer, rng.choice((("get_time",), *TOOLS)))
+        examples.append(example)
+    for _ in range(UNKNOWN):
+        words = ("".join(rng.choices(LETTERS, k=rng.randrange(2, 9))) for _ in range(rng.randrange(3, 9)))
+        question = " ".join(words)
+        examples.append(Example((user(question.capitalize()),), LOST, rng.choice(((), *TOOLS))))
     return examples
 
 

@@ -34,7 +34,7 @@ class Fault:
 
     kind: Kind
     token: int = 0
-    #: How many answers it strikes; None is all of them.
+    #: How many answers it strikes, of the faults that strike answers one by one; None is all of them.
     times: int | None = None
 
     @classmethod

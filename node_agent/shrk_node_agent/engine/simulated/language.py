@@ -66,9 +66,9 @@ class Speaker:
         draw = int.from_bytes(self._digest.copy().digest(), "little")
         word = (draw >> 8) % len(WORDS)
         if self._last == PERIOD:
-            if self._run >= ANSWER_TOKENS_MIN and self._may_end():
-                if draw & 1 or self._run >= ANSWER_TOKENS_MAX:
-                    return END
+            long_enough = self._run >= ANSWER_TOKENS_MAX or (self._run >= ANSWER_TOKENS_MIN and draw & 1)
+            if long_enough and self._may_end():
+                return END
             return word_id(word, space=True, title=True)
         if self._run == 0:
             begins = self._last in ROLES or self._last == -1

@@ -33,9 +33,7 @@ SCHEMA_DEPTH_MAX = 8
 _ROLE_MARKS = {"user": USER, "assistant": ASSISTANT, "tool": TOOL}
 
 
-def render_chat(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-) -> list[int]:
+def render_chat(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
     """Prompt ids of a conversation, in OpenAI's shape of messages and tools."""
     ids = [BEGIN]
     if tools:

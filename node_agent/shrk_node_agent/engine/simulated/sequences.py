@@ -171,6 +171,11 @@ class Stepper:
         """Answers that wait for one."""
         return len(self._waiting)
 
+    @property
+    def used(self) -> float:
+        """Of the slots, 0 to 1."""
+        return len(self._running) / self._slots
+
     def submit(self, answer: Answer) -> None:
         """Take an answer up; EngineFullError where too many wait already."""
         if len(self._waiting) >= WAITING_MAX:
@@ -208,6 +213,7 @@ class Stepper:
             if self._crashed or self._hangs() or not (self._running or self._waiting):
                 self._wake.clear()
                 await self._wake.wait()
+                self._next_step = loop.time()
                 continue
             self._admit(loop.time())
             moved = self._step(loop.time())
@@ -228,18 +234,15 @@ class Stepper:
             if self._faults:
                 if self._faults.strike(Kind.CRASH, answer.produced):
                     self.crash_now()
-                if self._crashed or self._hangs():
+                if self._crashed or self._faults.due(Kind.HANG, answer.produced):
                     return moved
-            # A reader's own failure must not take down the others: its answer is cancelled by its connection.
-            if answer in self._running and answer.advance(self._faults):
-                self._running.pop(answer, None)
+            if answer.advance(self._faults):
+                del self._running[answer]
             moved = True
         return moved
 
     def _hangs(self) -> bool:
-        if not self._faults:
-            return False
-        return any(self._faults.due(Kind.HANG, answer.produced) for answer in self._running)
+        return bool(self._faults) and any(self._faults.due(Kind.HANG, answer.produced) for answer in self._running)
 
     def _jitter(self) -> float:
         return self._random.random() * self._pace.jitter_seconds if self._pace.jitter_seconds else 0.0
@@ -257,10 +260,7 @@ class Stepper:
             await asyncio.sleep(self._jitter())
             return
         # On a fixed grid, so that a late step does not slow the rest; but never in a burst.
-        interval = 1 / self._pace.tokens_per_second
-        self._next_step = max(now, self._next_step + interval + self._jitter())
-        if self._next_step - now > 2 * interval + self._pace.jitter_seconds:
-            self._next_step = now + interval
+        self._next_step = max(now, self._next_step + 1 / self._pace.tokens_per_second + self._jitter())
         await asyncio.sleep(self._next_step - now)
 
     def _longest_wait(self) -> float:

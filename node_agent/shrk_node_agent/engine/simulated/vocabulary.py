@@ -16,13 +16,24 @@ BEGIN, END, SYSTEM, USER, ASSISTANT, TOOL, TOOLS, TOOL_CALL, TOOL_CALL_END, PERI
 ROLES = frozenset({SYSTEM, USER, ASSISTANT, TOOL})
 #: Ids below are markers that no text encodes to; a byte's id is BYTES + its value.
 BYTES = 16
-#: Each word has four ids from here: "word", " word", "Word", " Word".
+#: Each word has FORMS ids from here: "word", " word", "Word", " Word".
 WORDS_START = BYTES + 256
-
-WORDS = tuple(
-    ["the", "a", "of", "and", "in", "on", "to", "with", "for", "from", "by", "at", "over", "under", "near", "after", "before", "while", "where", "that", "this", "each", "no", "every", "one", "two", "three", "four", "many", "some", "small", "large", "long", "short", "slow", "quick", "warm", "cold", "bright", "dark", "quiet", "loud", "old", "new", "blue", "green", "red", "grey", "white", "black", "golden", "silver", "river", "stone", "light", "water", "wind", "fire", "cloud", "rain", "snow", "storm", "sea", "shore", "wave", "tide", "ship", "sail", "harbour", "island", "mountain", "valley", "forest", "tree", "leaf", "root", "branch", "flower", "seed", "field", "garden", "path", "road", "bridge", "gate", "wall", "window", "door", "house", "room", "table", "lamp", "clock", "bell", "book", "page", "line", "word", "letter", "song", "story", "dream", "memory", "morning", "evening", "night", "day", "year", "hour", "moment", "summer", "winter", "spring", "autumn", "moon", "sun", "star", "sky", "earth", "sand", "glass", "iron", "copper", "paper", "thread", "cloth", "colour", "sound", "silence", "shark", "fish", "whale", "bird", "owl", "fox", "wolf", "horse", "cat", "dog", "bee", "spider", "engine", "wheel", "signal", "wire", "node", "graph", "number", "pattern", "shape", "circle", "square", "corner", "edge", "centre", "distance", "weight", "heat", "speed", "motion", "turns", "moves", "waits", "falls", "rises", "sleeps", "wakes", "sings", "speaks", "listens", "answers", "follows", "returns", "carries", "holds", "keeps", "opens", "closes", "grows", "fades", "shines", "burns", "flows", "rests", "drifts", "gathers", "remembers", "forgets", "begins", "ends"]
-)
 FORMS = 4
+
+_SPOKEN = """
+the a of and in on to with for from by at over under near after before while where that this each no every one
+two three four many some small large long short slow quick warm cold bright dark quiet loud old new blue green
+red grey white black golden silver river stone light water wind fire cloud rain snow storm sea shore wave tide
+ship sail harbour island mountain valley forest tree leaf root branch flower seed field garden path road
+bridge gate wall window door house room table lamp clock bell book page line word letter song story dream
+memory morning evening night day year hour moment summer winter spring autumn moon sun star sky earth sand
+glass iron copper paper thread cloth colour sound silence shark fish whale bird owl fox wolf horse cat dog bee
+spider engine wheel signal wire node graph number pattern shape circle square corner edge centre distance
+weight heat speed motion turns moves waits falls rises sleeps wakes sings speaks listens answers follows
+returns carries holds keeps opens closes grows fades shines burns flows rests drifts gathers remembers forgets
+begins ends
+"""
+WORDS = tuple(_SPOKEN.split())
 
 _MARKS = {
     BEGIN: "",
@@ -64,9 +75,10 @@ SIZE = len(ENTRIES)
 #: id -> text, for tokens that are whole characters: all that is ever generated.
 TEXTS: list[str] = [entry.decode("utf-8", "replace") for entry in ENTRIES]
 
-_IDS: dict[str, int] = {
-    text: token for token, text in reversed(list(enumerate(TEXTS))) if token >= WORDS_START
-} | {".": PERIOD, ",": COMMA}
+_IDS: dict[str, int] = {text: token for token, text in reversed(list(enumerate(TEXTS))) if token >= WORDS_START} | {
+    ".": PERIOD,
+    ",": COMMA,
+}
 _PIECES = re.compile(r" ?[A-Za-z]+|.", re.DOTALL)
 _SYLLABLES = re.compile(r" ?[a-z]{1,3}|.", re.DOTALL)
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from shrk_contract.terms import Endpoint
 from shrk_node_agent.engine.engine import EngineExited, EngineReady, EngineSpec, Task
 from shrk_node_agent.engine.process import SOCKETS_FOLDER_BYTES_MAX, StartLimits
 from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.engine.warden import read_process
 from support.engine_lives import living, make_folders, scripted, short_home
 from support.processes import alive, wait_until, wait_until_gone
 from support.wardens import wait_for_file
@@ -25,7 +25,7 @@ SPEC = EngineSpec(id="org/tiny", model="tiny", source="unused", slots=3)
 
 #: An agent of its own: starts a scripted engine with relatives, and tells all pids once it is ready.
 _AGENT = """
-import asyncio, sys
+import asyncio, sys, uvloop
 from pathlib import Path
 from support.engine_lives import living, scripted
 from shrk_node_agent.engine.engine import EngineSpec
@@ -35,7 +35,7 @@ async def main():
         await life.ready()
         Path(sys.argv[1], "told").write_text(" ".join(map(str, life.pids())) + "\\n")
         await asyncio.sleep(600)
-asyncio.run(main())
+uvloop.run(main())
 """
 
 
@@ -186,8 +186,9 @@ async def test_a_killed_warden_leaves_no_process_of_the_session_behind(home: Pat
         await life.ready()
         head, *relatives = life.pids()
         near = next(pid for pid in relatives if os.getsid(pid) == head)
-        warden = int(Path(f"/proc/{head}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(warden, signal.SIGKILL)
+        entry = read_process(head)
+        assert entry is not None
+        os.kill(entry.parent, signal.SIGKILL)  # The warden.
         exited = await life.exited()
         assert not alive([head, near])
         assert (exited.returncode, exited.incompatible) == (-signal.SIGKILL, False)
@@ -197,14 +198,13 @@ async def test_a_killed_warden_leaves_no_process_of_the_session_behind(home: Pat
 
 
 async def test_a_killed_agent_leaves_no_process_no_socket_and_no_record_behind(home: Path) -> None:
-    agent = subprocess.Popen(
-        [sys.executable, "-c", _AGENT, str(home)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", _AGENT, str(home), env=environment)
     told = await asyncio.to_thread(wait_for_file, home / "told")
     pids = [int(pid) for pid in told.split()]
     assert len(pids) == 3
     agent.kill()
-    agent.wait(timeout=30)
+    await agent.wait()
     await asyncio.to_thread(wait_until_gone, pids)
     await asyncio.to_thread(wait_until, lambda: not left_files(home), "the warden has removed its files")
     assert sweep(home / "run") == ()

@@ -1,4 +1,4 @@
-"""What an operator can mend: errors that a command prints as they are, without a traceback."""
+"""What a person can mend: errors that a command prints as they are, without a traceback."""
 
 from __future__ import annotations
 
