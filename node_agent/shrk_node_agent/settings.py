@@ -76,8 +76,11 @@ class SimulatedSpeed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    #: From a request's arrival to its first token, however long the prompt; None: at once.
     first_token_ms: float | None = Field(default=None, ge=0, le=600_000)
+    #: Of each sequence; None: as fast as the machine can.
     tokens_per_second: float | None = Field(default=None, ge=0, le=100_000)
+    #: Up to this much is added to each step and each first token, at random; None: nothing.
     jitter_ms: float | None = Field(default=None, ge=0, le=60_000)
 
 

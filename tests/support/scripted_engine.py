@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -38,7 +37,7 @@ class Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
 
 
-def make_handler(options: argparse.Namespace) -> type[BaseHTTPRequestHandler]:
+def answers_to(options: argparse.Namespace) -> type[BaseHTTPRequestHandler]:
     """What answers: /health, /v1/models, /version and one-token answers."""
 
     class Answers(BaseHTTPRequestHandler):
@@ -100,8 +99,8 @@ def main() -> int:
     if options.exit is not None:
         return int(options.exit)
     if options.deaf:
-        time.sleep(600)
-    Server(options.uds, make_handler(options)).serve_forever()
+        signal.pause()
+    Server(options.uds, answers_to(options)).serve_forever()
     return 0
 
 

@@ -39,7 +39,7 @@ LAST_WORD_SECONDS_MAX = 2.0
 LINKS_MAX = 20_000
 
 #: What `read` returns at the end of a stream; grpc-stubs do not know it.
-_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 Context = grpc.aio.ServicerContext[link_pb2.NodeBatch, link_pb2.CoordinatorBatch]
 

@@ -35,7 +35,7 @@ WELCOME_SECONDS_MAX = 20.0
 PERMANENT_REFUSAL_SECONDS = 60.0
 
 #: What `read` returns at the end of a stream; grpc-stubs do not know it.
-_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 log = structlog.get_logger("shrk.link")
 

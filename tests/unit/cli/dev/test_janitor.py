@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from shrk_cli.dev.processes import python
+from support.processes import wait_until
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:
@@ -80,10 +80,7 @@ def test_a_warden_that_hangs_does_not_keep_the_janitor_for_ever(scene: Path, jan
 
 def test_signals_that_stop_others_do_not_stop_the_janitor(scene: Path, janitor: Running) -> None:
     # It ignores them from its first statement on; until Python has started they would end it.
-    deadline = time.monotonic() + 30
-    while not ignores(janitor.process.pid, signal.SIGHUP):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: ignores(janitor.process.pid, signal.SIGHUP), "SIGHUP ignored")
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         janitor.process.send_signal(number)
     os.close(janitor.lifeline)

@@ -1,0 +1,1 @@
+"""Measures the coordinator as production runs it: real processes, real certificates, mock engines."""
