@@ -45,10 +45,10 @@ _TEXT = "x" * 320
 
 def _whole(envelope: Envelope) -> bytes:
     return (
-        '{"id":"%s","object":"chat.completion","created":%d,"model":"%s","choices":[{"index":0,"message":'
-        '{"role":"assistant","content":"%s"},"logprobs":null,"finish_reason":"length","stop_reason":null}],'
+        f'{{"id":"{envelope.id}","object":"chat.completion","created":{envelope.created},"model":"{envelope.model}",'
+        f'"choices":[{{"index":0,"message":{{"role":"assistant","content":"{_TEXT}"}},"logprobs":null,'
+        '"finish_reason":"length","stop_reason":null}],'
         '"usage":{"prompt_tokens":7,"total_tokens":71,"completion_tokens":64}}'
-        % (envelope.id, envelope.created, envelope.model, _TEXT)
     ).encode()
 
 
@@ -65,9 +65,8 @@ class _Stream:
     def __post_init__(self) -> None:
         envelope = self.order.envelope
         self.head = (
-            'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":"%s",'
-            '"choices":[{"index":0,"delta":{"content":"%014x'
-            % (envelope.id, envelope.created, envelope.model, self.ordered)
+            f'data: {{"id":"{envelope.id}","object":"chat.completion.chunk","created":{envelope.created},'
+            f'"model":"{envelope.model}","choices":[{{"index":0,"delta":{{"content":"{self.ordered:014x}'
         ).encode()
 
     async def emit(self, emitted: int) -> None:

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -103,13 +104,14 @@ class Caller(asyncio.Protocol):
         self._buffer = b""
         self._sent = 0
         self._in_body = False
+        self._done = False
         self._chunks = 0
         self._lag = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected; `ask` begins."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side closed: an error while an answer is under way."""
@@ -124,7 +126,7 @@ class Caller(asyncio.Protocol):
             return
         assert self._transport is not None
         self.idle.clear()
-        self._buffer, self._in_body, self._chunks = b"", False, 0
+        self._buffer, self._in_body, self._done, self._chunks = b"", False, False, 0
         self._sent = time.monotonic_ns()
         self._transport.write(self._request)
 
@@ -163,16 +165,20 @@ class Caller(asyncio.Protocol):
 
     def _events(self, now: int) -> None:
         # Only whole events: a chunk of HTTP, or a packet, may end anywhere.
-        end = self._buffer.rfind(b"\n\n") + 2
-        events = self._buffer[:end]
-        self._buffer = self._buffer[end:]
+        last = self._buffer.rfind(b"\n\n")
+        if last >= 0:
+            events, self._buffer = self._buffer[: last + 2], self._buffer[last + 2 :]
+            self._count(now, events)
+            self._done = events.endswith(_DONE)
+        if self._done and self._buffer == _BODY_END:
+            self._ended()
+
+    def _count(self, now: int, events: bytes) -> None:
         at = events.find(STAMPS_AFTER)
         while at >= 0:
             at += len(STAMPS_AFTER)
             self._chunk(now, events[at : at + 2 * STAMP_DIGITS])
             at = events.find(STAMPS_AFTER, at)
-        if self._buffer == _BODY_END:
-            self._ended(events)
 
     def _chunk(self, now: int, stamps: bytes) -> None:
         lag = now - int(stamps[STAMP_DIGITS:], 16)
@@ -187,9 +193,9 @@ class Caller(asyncio.Protocol):
         self._lag = lag
         self._chunks += 1
 
-    def _ended(self, events: bytes) -> None:
-        if self._chunks != CHUNKS or (events and not events.endswith(_DONE)):
-            self._tally.failed(f"a stream ended after {self._chunks} of {CHUNKS} chunks: {events[-200:]!r}")
+    def _ended(self) -> None:
+        if self._chunks != CHUNKS:
+            self._tally.failed(f"a stream ended after {self._chunks} of {CHUNKS} chunks")
         self._tally.requests += 1
         self.ask()
 
@@ -220,6 +226,7 @@ async def generate(load: Load) -> Outcome:
     """Connect, warm up, count for the given time, and let the last answers end."""
     loop = asyncio.get_running_loop()
     tally, request = Tally(), request_bytes(load)
+    loop.set_exception_handler(lambda _, context: tally.failed(f"{context['message']}: {context.get('exception')!r}"))
     callers = [Caller(request, load.streaming, tally) for _ in range(load.connections)]
     async with asyncio.timeout(CONNECT_SECONDS_MAX):
         for caller in callers:
@@ -237,6 +244,8 @@ async def generate(load: Load) -> Outcome:
     except TimeoutError:
         waiting = sum(not caller.idle.is_set() for caller in callers)
         tally.failed(f"{waiting} answers did not end within {LAST_ANSWERS_SECONDS_MAX:g} s")
+    if not outcome.requests and not outcome.chunks:
+        tally.failed("no answer came while it was measured")
     outcome.errors = tally.errors
     return outcome
 
@@ -253,13 +262,17 @@ async def _measure(load: Load, tally: Tally) -> Outcome:
         requests=tally.requests - requests,
         chunks=tally.chunks - chunks,
         cpu_seconds=used,
-        memory_mb=[resident_kb(Path(f"/proc/{pid}/status").read_text()) / 1024 for pid in watch],
+        memory_mb=_memory_mb(watch),
     )
     latencies, first, gaps = (sorted(values) for values in (tally.latencies, tally.first_tokens, tally.gaps))
     outcome.latency_p50, outcome.latency_p99 = percentile(latencies, 0.5) / 1000, percentile(latencies, 0.99) / 1000
     outcome.first_token_p50, outcome.first_token_p99 = percentile(first, 0.5) / 1000, percentile(first, 0.99) / 1000
     outcome.gap_p99 = percentile(gaps, 0.99) / 1000
     return outcome
+
+
+def _memory_mb(pids: Sequence[int]) -> list[float]:
+    return [resident_kb(Path(f"/proc/{pid}/status").read_text()) / 1024 for pid in pids]
 
 
 def _cpu_seconds(pids: Sequence[int]) -> list[float]:

@@ -52,6 +52,8 @@ PLANTED: tuple[tuple[Rule, str], ...] = (
     (tidy.surprises_are_not_swallowed, "try: f()\nexcept Exception: pass\n"),
     (tidy.surprises_are_not_swallowed, "try: f()\nexcept (OSError, BaseException): x = 1\n"),
     (tidy.surprises_are_not_swallowed, "import contextlib\nwith contextlib.suppress(Exception): f()\n"),
+    (tidy.bounds_have_a_reason, "x = 1\nFRAMES_MAX = 8\n"),
+    (tidy.bounds_have_a_reason, "#: Why.\nFRAMES_MAX = 8\n\nWAIT_SECONDS: float = 8\n"),
     (tidy.exemptions_have_a_reason, "x = y  # type: " + "ignore[attr-defined]\n"),
     (tidy.exemptions_have_a_reason, "x = y  # no" + "qa: F403\n"),
 )

@@ -93,7 +93,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     for line in options.say:
         print(line, flush=True)
-    Path(tempfile.gettempdir(), "left-behind").touch()
+    if "TMPDIR" in os.environ:
+        Path(tempfile.gettempdir(), "left-behind").touch()
     if options.family:
         start_relatives()
     if options.exit is not None:

@@ -58,6 +58,9 @@ SLEEPERS = frozenset(
     }
 )
 
+#: What a bound or a deadline is called.
+BOUND = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|LIFE|BYTES|SECONDS|MS)(_MAX|_MIN)?")
+
 _IGNORE = re.compile(r"#\s*(type:\s*ignore|noqa|pragma)\b[^#]*(?P<reason>#\s*\w.*)?")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -134,8 +137,22 @@ def surprises_are_not_swallowed(module: Module) -> Iterator[str]:
                 yield f"{module.path}:{node.lineno}: a bare except; name what may happen"
             elif not any(map(_raises_or_logs, ast.walk(node))):
                 yield f"{module.path}:{node.lineno}: swallows every exception; raise it again or log it"
-        elif _suppresses_everything(module, node):
+        elif isinstance(node, ast.Call) and _suppresses_everything(module, node):
             yield f"{module.path}:{node.lineno}: suppresses every exception; name what may happen"
+
+
+def bounds_have_a_reason(module: Module) -> Iterator[str]:
+    """Every bound and deadline has a `#:` comment above it; those in a row may share the first one's."""
+    if not module.in_product:
+        return
+    lines = ["", *module.source.splitlines()]
+    documented_until = -1
+    for node in module.tree.body:
+        name = _assigned(node)
+        if lines[node.lineno - 1].startswith("#:") or documented_until == node.lineno - 1:
+            documented_until = node.end_lineno or node.lineno
+        elif name and BOUND.fullmatch(name):
+            yield f"{module.path}:{node.lineno}: {name}; say above it, after #:, why it is what it is"
 
 
 def exemptions_have_a_reason(module: Module) -> Iterator[str]:
@@ -156,6 +173,7 @@ RULES = (
     nobody_sleeps,
     our_own_code_is_not_patched,
     surprises_are_not_swallowed,
+    bounds_have_a_reason,
     exemptions_have_a_reason,
 )
 
@@ -169,6 +187,17 @@ def uses(module: Module, forbidden: re.Pattern[str]) -> Iterator[tuple[int, str]
                 yield node.lineno, name
 
 
+def _assigned(node: ast.stmt) -> str | None:
+    """The name that a statement gives a value to, where it is one name."""
+    if isinstance(node, ast.Assign):
+        target = node.targets[0]
+    elif isinstance(node, ast.AnnAssign):
+        target = node.target
+    else:
+        return None
+    return target.id if isinstance(target, ast.Name) else None
+
+
 def _catches_everything(caught: ast.expr | None) -> bool:
     if caught is None:
         return True
@@ -176,10 +205,8 @@ def _catches_everything(caught: ast.expr | None) -> bool:
     return any(isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"} for kind in kinds)
 
 
-def _suppresses_everything(module: Module, node: ast.AST) -> bool:
-    if not isinstance(node, ast.Call) or module.full_name(node.func) != "contextlib.suppress":
-        return False
-    return any(map(_catches_everything, node.args))
+def _suppresses_everything(module: Module, call: ast.Call) -> bool:
+    return module.full_name(call.func) == "contextlib.suppress" and any(map(_catches_everything, call.args))
 
 
 def _raises_or_logs(node: ast.AST) -> bool:

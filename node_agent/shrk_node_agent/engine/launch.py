@@ -41,6 +41,11 @@ class Launch:
 Launcher = Callable[[EngineSpec, Path], Launch]
 
 
+def is_path(source: str) -> bool:
+    """Whether a source means a folder of this machine, be it there or not, and no Hugging Face id."""
+    return source.startswith(("/", "./", "../", "~")) or Path(source).exists()
+
+
 def engine_environment(drop: frozenset[str] = frozenset()) -> dict[str, str]:
     """The agent's environment without its own settings (tokens and keys are among them) and without `drop`."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SHRK_") and name not in drop}

@@ -19,7 +19,7 @@ from shrk_node_agent.engine.engine import (
     EngineReady,
     EngineSpec,
 )
-from shrk_node_agent.engine.launch import Launcher
+from shrk_node_agent.engine.launch import Launcher, is_path
 from shrk_node_agent.engine.output import EngineOutput, Progress
 from shrk_node_agent.engine.pin import complete_pin
 from shrk_node_agent.engine.readiness import Abilities, EngineProbe, NotYet, Unfit
@@ -316,7 +316,7 @@ def explain(returncode: int | None, ready: bool, output: EngineOutput, source: s
         )
         return f"The engine was killed by {name}{when}{hint}", False
     last = output.cause or (output.tail[-1] if output.tail else "without a word")
-    if not ready and source is not None and source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
+    if not ready and source is not None and is_path(source) and not Path(source).exists():
         return f"There is nothing at {source}; the engine says: {last}", True
     return (
         f"The engine ended with status {returncode}{when}: {last}",

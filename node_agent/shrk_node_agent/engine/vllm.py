@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shrk_contract.terms import Pin
 from shrk_node_agent.engine.engine import EngineSpec, Task
-from shrk_node_agent.engine.launch import Launch, Phase, engine_environment
+from shrk_node_agent.engine.launch import Launch, Phase, engine_environment, is_path
 
 #: Names that would mix our own environment's packages into the engine's.
 _OUR_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"})
@@ -64,7 +64,7 @@ def launch(spec: EngineSpec, socket: Path, *, venv: Path, gpu: bool, settings: V
     """The launch of vLLM from the environment at `venv`, serving HTTP on `socket`."""
     settings = settings or VllmSettings()
     # The engine runs in a folder of its own, where a relative path would name something else.
-    source = str(Path(spec.source).absolute()) if Path(spec.source).exists() else spec.source
+    source = str(Path(spec.source).expanduser().absolute()) if is_path(spec.source) else spec.source
     flags = [
         *("--served-model-name", spec.model),
         *("--uds", str(socket)),
@@ -111,7 +111,7 @@ def _environment(source: str, gpu: bool, settings: VllmSettings) -> dict[str, st
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
     # INFO is where the phases, progress and resolved types are told, whatever the owner's shell says.
     env |= {"VLLM_LOGGING_LEVEL": "INFO", "PYTHONUNBUFFERED": "1"}
-    if Path(source).is_dir():
+    if is_path(source):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if not gpu:
         env["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)

@@ -108,3 +108,8 @@ def test_an_installed_version_is_read_from_file_names_alone(tmp_path: Path, dist
     assert installed(tmp_path) is None
     (tmp_path / "lib" / "python3.12" / "site-packages" / f"{distribution}-0.32.0.dist-info").mkdir(parents=True)
     assert installed(tmp_path) == "0.32.0"
+
+
+def test_a_path_with_nothing_at_it_is_no_reason_to_ask_the_network_either() -> None:
+    assert made(source="/no/where").env["HF_HUB_OFFLINE"] == "1"
+    assert value(made(source="~/models/x"), "--model") == str(Path.home() / "models" / "x")
