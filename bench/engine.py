@@ -1,6 +1,6 @@
 """The mock engine: fast enough not to be the bottleneck, and honest about when it emitted what.
 
-Every chunk carries two readings of the system's monotonic clock: when its request reached the engine, and when
+Every chunk carries two readings of the system's clock: when its request reached the engine, and when
 this chunk left it. All processes of one machine read the same clock, so the load generator knows what everything
 between the engine and the caller added, without a second run to compare with.
 
@@ -34,9 +34,9 @@ CHUNKS_PER_TICK = 8
 CHUNK_BYTES_MAX = 512
 assert CHUNKS * CHUNK_BYTES_MAX < CREDIT_BYTES
 
-#: Where a chunk's clock readings begin, and their hexadecimal length: 56 bits of nanoseconds are two years.
+#: Where a chunk's clock readings begin, and their hexadecimal length: 64 bits of nanoseconds.
 STAMPS_AFTER = b'"delta":{"content":"'
-STAMP_DIGITS = 14
+STAMP_DIGITS = 16
 
 _USAGE = {"prompt_tokens": 7, "completion_tokens": CHUNKS, "total_tokens": CHUNKS + 7}
 _FINISHED = Finished((ChoiceEnd(0, "length"),), _USAGE)
@@ -59,19 +59,19 @@ class _Stream:
     order: Order
     sink: AttemptSink
     left: int = CHUNKS
-    ordered: int = field(default_factory=time.monotonic_ns)
+    ordered: int = field(default_factory=time.time_ns)
     head: bytes = b""
 
     def __post_init__(self) -> None:
         envelope = self.order.envelope
         self.head = (
             f'data: {{"id":"{envelope.id}","object":"chat.completion.chunk","created":{envelope.created},'
-            f'"model":"{envelope.model}","choices":[{{"index":0,"delta":{{"content":"{self.ordered:014x}'
+            f'"model":"{envelope.model}","choices":[{{"index":0,"delta":{{"content":"{self.ordered:016x}'
         ).encode()
 
     async def emit(self, emitted: int) -> None:
         """One chunk, stamped with the time of its step; after the last one, the end."""
-        tail = b'%014x"},"logprobs":null,"finish_reason":null}]}\n\n' % emitted
+        tail = b'%016x"},"logprobs":null,"finish_reason":null}]}\n\n' % emitted
         await self.sink.piece(1, (self.left,), self.head + tail)
         self.left -= 1
         if not self.left:
@@ -109,7 +109,7 @@ class MockEngine:
         due = time.monotonic() + period * self._phase
         while True:
             await asyncio.sleep(due - time.monotonic())
-            now = time.monotonic_ns()
+            now = time.time_ns()
             for key, stream in list(self._stepping.items()):
                 await stream.emit(now)
                 if not stream.left:
@@ -125,7 +125,7 @@ async def _answer(order: Order, sink: AttemptSink) -> None:
 async def _burst(order: Order, sink: AttemptSink) -> None:
     stream = _Stream(order, sink)
     while stream.left:
-        now = time.monotonic_ns()
+        now = time.time_ns()
         for _ in range(CHUNKS_PER_TICK):
             await stream.emit(now)
         await asyncio.sleep(0)
@@ -137,4 +137,4 @@ async def _alone(order: Order, sink: AttemptSink) -> None:
     while stream.left:
         due += 1 / TOKENS_PER_SECOND
         await asyncio.sleep(due - time.monotonic())
-        await stream.emit(time.monotonic_ns())
+        await stream.emit(time.time_ns())

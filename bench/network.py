@@ -77,7 +77,8 @@ def _line(process: subprocess.Popen[str], seconds: float, log: IO[bytes]) -> str
     readable, _, _ = select.select([process.stdout], [], [], seconds)
     line = process.stdout.readline() if readable else ""
     if not line:
-        raise BenchFailed(f"{process.args!r} did not answer within {seconds:g} s:\n{_tail(log)}")
+        why = "ended" if readable else f"said nothing within {seconds:g} s"
+        raise BenchFailed(f"{process.args!r} {why}:\n{_tail(log)}")
     return line.strip()
 
 

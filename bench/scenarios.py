@@ -65,7 +65,7 @@ def _requests(outcome: Outcome) -> Figures:
 
 
 def _latency(outcome: Outcome) -> Figures:
-    return {"p50_ms": outcome.latency_p50 / 1e3, "p99_ms": outcome.latency_p99 / 1e3}
+    return {"p50_ms": outcome.latency_p50, "p99_ms": outcome.latency_p99}
 
 
 def _chunks(outcome: Outcome) -> Figures:
@@ -78,9 +78,9 @@ def _chunks(outcome: Outcome) -> Figures:
 def _paced(outcome: Outcome) -> Figures:
     return _chunks(outcome) | {
         "delivered_share": outcome.chunks / outcome.seconds / (STREAMS * TOKENS_PER_SECOND),
-        "first_token_added_p50_ms": outcome.first_token_p50 / 1e3,
-        "first_token_added_p99_ms": outcome.first_token_p99 / 1e3,
-        "gap_added_p99_ms": outcome.gap_p99 / 1e3,
+        "first_token_added_p50_ms": outcome.first_token_p50,
+        "first_token_added_p99_ms": outcome.first_token_p99,
+        "gap_added_p99_ms": outcome.gap_p99,
     }
 
 

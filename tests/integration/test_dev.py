@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 from openai import AsyncOpenAI
 
 from support.dev_network import DevNetwork, dev_network
@@ -24,9 +25,10 @@ def client(network: DevNetwork) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=network.ready["base_url"], api_key=network.ready["api_key"], max_retries=0)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module")
 async def network() -> AsyncIterator[DevNetwork]:
-    async with dev_network("--nodes", "2") as running:
+    """One for all tests that leave it as they found it."""
+    async with dev_network("--nodes", "2", SHRK_API_KEY="a caller's", SHRK_SCHEDULE="nonsense") as running:
         await running.until_ready()
         yield running
 
@@ -80,59 +82,18 @@ async def test_no_secret_is_readable_by_others_or_shown_in_a_command_line(networ
     assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_signal_ends_everything_with_status_0_and_leaves_nothing(number: signal.Signals) -> None:
-    async with dev_network("--nodes", "2") as network:
-        await network.until_ready()
-        network.process.send_signal(number)
-        assert await network.process.wait() == 0
-        await network.assert_nothing_is_left()
+async def test_settings_of_the_shell_do_not_reach_the_processes(network: DevNetwork) -> None:
+    for process in psutil.Process(network.process.pid).children(recursive=True):
+        assert not {"SHRK_API_KEY", "SHRK_SCHEDULE"} & process.environ().keys()
 
 
-async def test_a_stop_signal_while_it_starts_leaves_nothing() -> None:
-    async with dev_network("--nodes", "1") as network:
-        await network.says("starting a coordinator")
-        network.note_processes()
-        network.process.send_signal(signal.SIGTERM)
-        assert await network.process.wait() == 0
-        await network.assert_nothing_is_left()
-
-
-async def test_answers_under_way_are_finished_before_it_stops() -> None:
-    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "20") as network:
-        await network.until_ready()
-        async with client(network) as openai:
-            whole = (await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)).choices[0].message
-            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
-            text = ""
-            async for chunk in stream:
-                if not text and chunk.choices and chunk.choices[0].delta.content:
-                    network.process.send_signal(signal.SIGTERM)
-                text += chunk.choices[0].delta.content or "" if chunk.choices else ""
-        assert text == whole.content
-        assert await network.process.wait() == 0
-        await network.assert_nothing_is_left()
-
-
-async def test_a_second_stop_signal_does_not_wait_for_answers() -> None:
-    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "1") as network:
-        await network.until_ready()
-        async with client(network) as openai:
-            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
-            await anext(aiter(stream))
-            network.process.send_signal(signal.SIGINT)
-            await network.says("stopping: nodes finish")
-            network.process.send_signal(signal.SIGINT)
-            await network.says("stopping at once")
-            assert await network.process.wait() == 0
-        await network.assert_nothing_is_left()
-
-
-async def test_kill_9_leaves_no_process_and_no_file_after_five_seconds(network: DevNetwork) -> None:
-    network.note_processes()
-    network.process.kill()
-    await network.process.wait()
-    await network.assert_nothing_is_left()
+async def test_two_networks_do_not_share_a_state_folder(network: DevNetwork) -> None:
+    (state_dir,) = network.temporary.iterdir()
+    async with dev_network("--state-dir", str(state_dir)) as second:
+        await second.says("another shrk dev uses --state-dir")
+        assert await second.process.wait() == 1
+        await second.assert_nothing_is_left()
+    assert state_dir.exists()
 
 
 async def test_a_killed_node_is_started_again_and_serves_again(network: DevNetwork) -> None:
@@ -155,7 +116,46 @@ async def test_a_killed_coordinator_is_started_again_and_its_nodes_come_back(net
     assert answer.choices[0].message.content
 
 
-async def test_without_restart_a_killed_node_stays_down_and_the_others_go_on() -> None:
+async def test_a_stop_signal_while_it_starts_leaves_nothing() -> None:
+    async with dev_network("--nodes", "1") as network:
+        await network.says("starting a coordinator")
+        network.note_processes()
+        network.process.send_signal(signal.SIGTERM)
+        assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_a_stop_signal_finishes_answers_under_way_and_leaves_nothing() -> None:
+    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "20") as network:
+        await network.until_ready()
+        async with client(network) as openai:
+            whole = (await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)).choices[0].message
+            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+            text = ""
+            async for chunk in stream:
+                if not text and chunk.choices and chunk.choices[0].delta.content:
+                    network.process.send_signal(signal.SIGTERM)
+                text += chunk.choices[0].delta.content or "" if chunk.choices else ""
+        assert text == whole.content
+        assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_a_second_stop_signal_does_not_wait_for_answers_and_leaves_nothing() -> None:
+    async with dev_network("--nodes", "1", "--sim-tokens-per-second", "1") as network:
+        await network.until_ready()
+        async with client(network) as openai:
+            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+            await anext(aiter(stream))
+            network.process.send_signal(signal.SIGINT)
+            await network.says("stopping: nodes finish")
+            network.process.send_signal(signal.SIGINT)
+            await network.says("stopping at once")
+            assert await network.process.wait() == 0
+        await network.assert_nothing_is_left()
+
+
+async def test_without_restart_a_killed_node_stays_down_and_kill_9_of_the_rest_leaves_nothing() -> None:
     async with dev_network("--nodes", "2", "--no-restart") as network:
         await network.until_ready()
         os.kill(network.node("dev-1")["pid"], signal.SIGKILL)
@@ -164,6 +164,10 @@ async def test_without_restart_a_killed_node_stays_down_and_the_others_go_on() -
             answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
         assert answer.choices[0].message.content
         assert not any("runs again" in line for line in network.said)
+        network.note_processes()
+        network.process.kill()
+        await network.process.wait()
+        await network.assert_nothing_is_left()
 
 
 async def test_a_kept_network_comes_back_with_its_keys_and_nodes(kept: Path) -> None:
@@ -179,20 +183,6 @@ async def test_a_kept_network_comes_back_with_its_keys_and_nodes(kept: Path) -> 
     first, second = lives
     assert (first["api_key"], first["admin_key"]) == (second["api_key"], second["admin_key"])
     assert first["nodes"][0]["id"] == second["nodes"][0]["id"]
-
-
-async def test_two_networks_do_not_share_a_state_folder(kept: Path) -> None:
-    async with dev_network("--nodes", "1", "--state-dir", str(kept)) as first:
-        await first.until_ready()
-        async with dev_network("--nodes", "1", "--state-dir", str(kept)) as second:
-            assert await second.process.wait() == 1
-            await second.says("another shrk dev uses --state-dir")
-            await second.assert_nothing_is_left()
-
-
-async def test_settings_of_the_shell_do_not_reach_the_processes() -> None:
-    async with dev_network("--nodes", "1", SHRK_API_KEY="x", SHRK_SCHEDULE="nonsense") as network:
-        await network.until_ready()
 
 
 async def test_own_models_replace_the_default_ones() -> None:

@@ -87,11 +87,15 @@ async def _until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path
     async with asyncio.timeout(READY_SECONDS_MAX):
         while True:
             if process.poll() is not None:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+                tail = _last_lines(log)
                 raise RuntimeError(f"vLLM ended with status {process.returncode} before it was ready:\n{tail}")
-            if socket.exists() and await _answers(socket):
+            if await _answers(socket):
                 return
             await asyncio.sleep(0.2)  # vLLM tells nobody when it is ready; asking is the only way.
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
 async def _answers(socket: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,15 @@ def text_of(events: list[Any], choice: int = 0) -> str:
     return "".join(c["delta"].get("content") or "" for c in choices)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has no event to wait on: the loop's own turns, with a deadline."""
+    async with asyncio.timeout(30):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def simulated_engine(plan: Plan | None = None) -> AsyncIterator[SimulatedEngine]:
     """Serve in this loop; as fast as possible, unless the plan says otherwise."""
@@ -72,9 +81,7 @@ async def simulated_engine(plan: Plan | None = None) -> AsyncIterator[SimulatedE
     crashed = asyncio.Event()
     try:
         async with (
-            serving(
-                plan or Plan(MODEL), home / "engine.sock", clock=lambda: float(CREATED), crash=crashed.set
-            ) as room,
+            serving(plan or Plan(MODEL), home / "engine.sock", clock=lambda: float(CREATED), crash=crashed.set) as room,
             aiohttp.ClientSession(
                 "http://engine",
                 connector=aiohttp.UnixConnector(path=str(home / "engine.sock"), limit=0),

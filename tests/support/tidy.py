@@ -48,12 +48,13 @@ CLOCK_OWNERS: Mapping[str, str] = {
     "cli/shrk_cli/dev/engines.py": "names a folder that no other process may have",
     "cli/shrk_cli/dev/janitor.py": "waits for processes to die, beside no event loop",
 }
-#: Modules that may block in `time.sleep`: they wait for processes that are not their children.
+#: Modules that may block in `time.sleep`, beside no event loop: they wait for other processes, which tell nobody.
 SLEEPERS = frozenset(
     {
         "node_agent/shrk_node_agent/engine/sweep.py",
         "node_agent/shrk_node_agent/engine/warden.py",
         "cli/shrk_cli/dev/janitor.py",
+        "bench/network.py",
         "tests/support/processes.py",
     }
 )

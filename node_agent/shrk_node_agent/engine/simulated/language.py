@@ -66,7 +66,7 @@ class Speaker:
         draw = int.from_bytes(self._digest.copy().digest(), "little")
         word = (draw >> 8) % len(WORDS)
         if self._last == PERIOD:
-            long_enough = self._run >= ANSWER_TOKENS_MAX or (self._run >= ANSWER_TOKENS_MIN and draw & 1)
+            long_enough = self._run >= ANSWER_TOKENS_MAX - 1 or (self._run >= ANSWER_TOKENS_MIN and draw & 1)
             if long_enough and self._may_end():
                 return END
             return word_id(word, space=True, title=True)

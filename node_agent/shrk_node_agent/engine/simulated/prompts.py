@@ -27,8 +27,11 @@ from shrk_node_agent.engine.simulated.vocabulary import (
 
 #: What JSON mode answers where no schema says otherwise.
 JSON_ANSWER = {"name": "Ada", "age": 36}
-#: Schemas that refer to themselves end here.
-SCHEMA_DEPTH_MAX = 8
+#: Values, levels, items of one list and letters of one string that an answer has at most: far more than people's schemas.
+SCHEMA_VALUES_MAX = 1000
+SCHEMA_DEPTH_MAX = 50
+ITEMS_MAX = 100
+STRING_MAX = 1000
 
 _ROLE_MARKS = {"user": USER, "assistant": ASSISTANT, "tool": TOOL}
 
@@ -87,44 +90,66 @@ def json_answer(schema: Mapping[str, Any] | None) -> list[int]:
     return [*encode(json.dumps(value)), END]
 
 
-def sample(schema: Any, root: Any = None, depth: int = 0) -> Any:
+def sample(schema: Any) -> Any:
     """The plainest value that a JSON schema allows."""
-    root = schema if root is None else root
-    if not isinstance(schema, Mapping) or depth > SCHEMA_DEPTH_MAX:
-        return None
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    if isinstance(schema.get("$ref"), str):
-        return sample(_resolve(root, schema["$ref"]), root, depth + 1)
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if schema.get(choice):
-            return sample(schema[choice][0], root, depth + 1)
-    kind = schema.get("type", "object")
-    return _sample_of(kind[0] if isinstance(kind, list) and kind else kind, schema, root, depth)
+    return _Sampler(schema).value(schema)
 
 
-def _sample_of(kind: Any, schema: Mapping[str, Any], root: Any, depth: int) -> Any:
-    if kind == "object":
-        properties = schema.get("properties") or {}
-        return {name: sample(value, root, depth + 1) for name, value in properties.items()}
-    if kind == "array":
-        count = max(1, int(schema.get("minItems", 1)))
-        return [sample(schema.get("items", {"type": "string"}), root, depth + 1)] * count
-    if kind == "string":
-        least = int(schema.get("minLength", 0))
-        return "river".ljust(least, "r")[: int(schema.get("maxLength", max(5, least)))]
-    if kind in ("integer", "number"):
-        return schema.get("minimum", schema.get("maximum", 36))
-    return kind == "boolean" or None
+class _Sampler:
+    """Makes one value. Schemas come from callers, so what they can make it do is bounded."""
 
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._left = SCHEMA_VALUES_MAX
+        self._depth = 0
+        self._resolving: list[str] = []
 
-def _resolve(root: Any, reference: str) -> Any:
-    value = root
-    for step in reference.lstrip("#/").split("/"):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    return value
+    def value(self, schema: Any) -> Any:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0 or self._depth >= SCHEMA_DEPTH_MAX:
+            return None
+        self._depth += 1
+        value = self._any_of(schema)
+        self._depth -= 1
+        return value
+
+    def _any_of(self, schema: Mapping[str, Any]) -> Any:
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        if isinstance(schema.get("$ref"), str):
+            return self._referred(schema["$ref"])
+        for choice in ("anyOf", "oneOf", "allOf"):
+            if schema.get(choice):
+                return self.value(schema[choice][0])
+        kind = schema.get("type", "object")
+        return self._of(kind[0] if isinstance(kind, list) and kind else kind, schema)
+
+    def _of(self, kind: Any, schema: Mapping[str, Any]) -> Any:
+        if kind == "object":
+            properties = schema.get("properties") or {}
+            return {name: self.value(value) for name, value in properties.items()}
+        if kind == "array":
+            count = min(max(1, int(schema.get("minItems", 1))), ITEMS_MAX)
+            return [self.value(schema.get("items", {"type": "string"}))] * count
+        if kind == "string":
+            least = min(int(schema.get("minLength", 0)), STRING_MAX)
+            return "river".ljust(least, "r")[: int(schema.get("maxLength", max(5, least)))]
+        if kind in ("integer", "number"):
+            return schema.get("minimum", schema.get("maximum", 36))
+        return True if kind == "boolean" else None
+
+    def _referred(self, reference: str) -> Any:
+        if reference in self._resolving:
+            return None  # A schema that refers to itself ends here.
+        self._resolving.append(reference)
+        schema = self._root
+        for step in filter(None, reference.removeprefix("#").split("/")):
+            schema = schema.get(step) if isinstance(schema, Mapping) else None
+        value = self.value(schema)
+        self._resolving.pop()
+        return value
 
 
 def _call_ids(name: str, arguments: str) -> list[int]:
