@@ -97,7 +97,7 @@ class Agent:
 
     def _sweep(self) -> None:
         for swept in sweep(self._run_dir):
-            log.warning("an earlier engine was left over", engine=swept.engine_id, killed=len(swept.killed))
+            log.warning("an earlier engine was left over", engine=swept.engine_id, killed=len(swept.killed), problem=swept.problem)
 
     async def _identified(self) -> Identity:
         """The identity on disk, or a new one for the join token. Raises AgentCannotRun."""

@@ -17,8 +17,8 @@ ARCHITECTURE_LINES_MAX = 300
 #: | `NAME` | 64 KiB | `file` | because |
 _BOUND = re.compile(r"^\| `([A-Z_]+)` \| ([\d.,]+)(?: (\w+))? \| `([^`]+)` \|", re.MULTILINE)
 _UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024**2}
-#: A path in backquotes: it has a slash, and ends in a suffix of ours or in a slash.
-_PATH = re.compile(r"`([\w.*/-]+/(?:[\w.*-]+\.(?:py|proto|md|toml|txt|in))?)`")
+#: A path in backquotes, from here on: it has a slash, and ends in a suffix of ours or in a slash.
+_PATH = re.compile(r"`(?!/)([\w.*/-]+/(?:[\w.*-]+\.(?:py|proto|md|toml|txt|in))?)`")
 _TARGET = re.compile(r"`make ([a-z-]+)|^make ([a-z-]+)", re.MULTILINE)
 
 

@@ -127,7 +127,8 @@ async def test_a_body_over_one_mebibyte_is_refused_before_it_is_read(network: Ne
             assert len(body) == BODY_BYTES_MAX + extra
             async with session.post(f"{network.base_url}/chat/completions", data=io.BytesIO(body)) as answer:
                 assert answer.status == status
-        check(await answer.json(), answer.headers, 413, "request_too_large")
+                refusal = await answer.json()
+        check(refusal, answer.headers, 413, "request_too_large")
 
 
 async def test_a_body_that_grows_beyond_the_limit_while_it_comes_is_refused(network: Network) -> None:
