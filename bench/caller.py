@@ -64,7 +64,8 @@ class Caller:
         self._buffer = b""
         self._in_body = False
         self._done = False
-        self._sent = 0
+        #: When the request under way was sent, in nanoseconds.
+        self.sent = 0
         self._chunks = 0
         self._lag = 0
 
@@ -74,7 +75,7 @@ class Caller:
         if self.idle:
             return
         self._buffer, self._in_body, self._done, self._chunks = b"", False, False, 0
-        self._sent = time.time_ns()
+        self.sent = time.time_ns()
         # An empty send buffer takes a request of a few hundred bytes whole.
         if self.connection.send(self._request) != len(self._request):
             self._broken("a request could not be sent at once")
@@ -89,8 +90,12 @@ class Caller:
         if not part:
             self._broken(f"the connection was closed after {self._chunks} chunks")
             return
-        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-        self.take(part, seconds * 1_000_000_000 + nanoseconds)
+        if ancillary:
+            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+            self.take(part, seconds * 1_000_000_000 + nanoseconds)
+        else:
+            # The kernel begins to stamp a moment after the first socket has asked for it.
+            self.take(part, time.time_ns())
 
     def take(self, part: bytes, arrived: int) -> None:
         """Act on a part of an answer; `arrived` in nanoseconds of the system's clock."""
@@ -111,7 +116,7 @@ class Caller:
         tally = self._tally
         tally.requests += 1
         if tally.measuring:
-            tally.latencies.append(arrived - self._sent)
+            tally.latencies.append(arrived - self.sent)
         self.ask()
 
     def _head(self) -> bool:
@@ -150,7 +155,7 @@ class Caller:
                 tally.gaps.append(lag - self._lag)
             else:
                 reached_engine = int(stamps[:STAMP_DIGITS], 16)
-                tally.first_tokens.append(reached_engine - self._sent + lag)
+                tally.first_tokens.append(reached_engine - self.sent + lag)
         self._lag = lag
         self._chunks += 1
 

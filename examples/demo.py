@@ -21,7 +21,7 @@ from openai import AsyncOpenAI, OpenAIError
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Building the model, then four vLLM processes that load at once on two cores; both generous.
-READY_SECONDS_MAX = 600.0
+READY_SECONDS_MAX = 900.0
 #: `shrk dev` drains and stops in well under a minute.
 STOP_SECONDS_MAX = 90.0
 #: Requests while a node is killed: enough that each node has some, whatever the moment.

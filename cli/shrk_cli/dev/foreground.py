@@ -77,6 +77,7 @@ async def run(wish: Wish, environment: Mapping[str, str]) -> None:
             *([workplace] if workplace else []),
         ],
         unsocket=[] if plan.temporary else [plan.state_dir],
+        environment=inherited,
         hold=lock,
     )
     try:

@@ -44,6 +44,7 @@ class Network:
         self._tokens: dict[str, str] = {}
         self._statuses: dict[str, NodeStatus] = {}
         self._ready = False
+        self._stopping = False
         self._early_ends: dict[str, int] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -91,12 +92,14 @@ class Network:
 
     async def stop(self) -> None:
         """Drain and stop: the nodes first, so that callers get the end of their answers; then the coordinator."""
+        self._stopping = True
         await asyncio.gather(*(self._services[node.name].stop() for node in self._plan.nodes))
         await self._services["coordinator"].stop()
         await self._end_tasks()
 
     async def kill(self) -> None:
         """End everything at once."""
+        self._stopping = True
         await asyncio.gather(*(service.kill() for service in self._services.values()))
         await self._end_tasks()
 
@@ -139,6 +142,8 @@ class Network:
     def _on_status(self, status: NodeStatus) -> None:
         before = self._statuses.get(status.name)
         self._statuses[status.name] = status
+        if self._stopping:
+            return  # engines that end now are no news
         self._progress.node(status)
         if not self._ready:
             self._refuse_hopeless_status(status)

@@ -100,7 +100,7 @@ class LiveTable:
             self._lines.node(status)
 
     def tick(self) -> None:
-        if self._live:
+        if self._live and self._nodes:
             if not self._live.is_started:
                 self._live.start()
             self._live.update(self._table(), refresh=True)

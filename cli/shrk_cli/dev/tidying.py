@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shrk_cli.dev.janitor import REMOVAL_SECONDS_MAX, WARDENS_SECONDS_MAX
@@ -28,6 +28,7 @@ class Tidying:
         *,
         remove: Sequence[Path],
         unsocket: Sequence[Path],
+        environment: Mapping[str, str],
         hold: int,
     ) -> Tidying:
         """Start the janitor, before anything that has to be tidied.
@@ -41,6 +42,7 @@ class Tidying:
             *(argument for path in remove for argument in ("--remove", str(path))),
             *(argument for path in unsocket for argument in ("--unsocket", str(path))),
             stdin=asyncio.subprocess.PIPE,
+            env=environment,
             cwd="/",
             pass_fds=(lifeline_read, hold),
             start_new_session=True,

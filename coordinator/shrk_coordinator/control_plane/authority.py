@@ -31,8 +31,9 @@ from shrk_contract.trouble import Trouble
 CA_LIFE = dt.timedelta(days=3650)
 #: Short, since it is renewed by itself; long enough that a wrong clock does not show.
 SERVER_LIFE = dt.timedelta(days=30)
-#: A day: how long a stolen node key works where nobody noticed. Agents renew at two thirds.
-NODE_LIFE = dt.timedelta(hours=24)
+#: How long a stolen node key works where nobody noticed (who notices revokes it, within seconds). A season, not
+#: a day, until agents renew by themselves: a shorter life would end networks instead of thieves.
+NODE_LIFE = dt.timedelta(days=90)
 #: Clocks of home machines differ by minutes.
 CLOCK_SKEW = dt.timedelta(minutes=5)
 #: A P-256 request is about 500 bytes; ours never carry more than a name.

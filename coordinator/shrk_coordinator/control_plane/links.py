@@ -29,6 +29,7 @@ CoordinatorFrame = link_pb2.CoordinatorFrame
 #: Text a node may put into an error that a caller sees.
 NODE_TEXT_MAX = 4_000
 
+
 class ContractBroken(Exception):
     """A node sent something the contract forbids; it is told so and its link is closed."""
 

@@ -30,7 +30,7 @@ from shrk_coordinator.data_plane.chunk_pipe import CallerGone
 from shrk_coordinator.data_plane.dialects import DIALECTS, Dialect
 from shrk_coordinator.data_plane.dialects.dialect import Envelope
 from shrk_coordinator.data_plane.errors import request_name, response_of
-from shrk_coordinator.data_plane.relay import Call, StreamedRelay, WholeRelay
+from shrk_coordinator.data_plane.relay import Call, Patience, StreamedRelay, WholeRelay
 from shrk_coordinator.errors import (
     ApiError,
     internal,
@@ -112,6 +112,7 @@ class CallersHttp:
         authenticate: Authenticate,
         node_name: NodeNames,
         metrics: Metrics,
+        patience: Patience | None = None,
     ) -> None:
         self._requests = requests
         self._links = links
@@ -119,6 +120,7 @@ class CallersHttp:
         self._authenticate = authenticate
         self._node_name = node_name
         self._metrics = metrics
+        self._patience = patience or Patience()
         self._started_unix = int(time.time())
         self.stopping = False
         #: Allowed methods by path pattern, for an honest 405.
@@ -188,7 +190,8 @@ class CallersHttp:
 
         async def answer(turn: Turn) -> web.StreamResponse:
             call = await self._admit(turn, dialect)
-            relay = (StreamedRelay if call.streaming else WholeRelay)(call, self._links, self._requests)
+            kind = StreamedRelay if call.streaming else WholeRelay
+            relay = kind(call, self._links, self._requests, self._patience)
             arrived = RequestArrived(
                 self._requests.now(), turn.request_id, call.envelope.model, dialect.endpoint, call.streaming
             )

@@ -4,7 +4,7 @@ Pieces come straight from a link (`piece`), are judged by the commit cursor, and
 and tick. Credit goes back to the node as the caller's transport drains, so that a slow reader holds at most
 CREDIT_BYTES here and stops nobody else.
 
-    waiting --first piece / HEADERS_AFTER_SECONDS--> open --finish / failure--> ended
+    waiting --first piece / headers_after--> open --finish / failure--> ended
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
 from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.streams import Announcements, AttemptSink, LinkPort
 
-#: Without a piece, headers go out after this long, so that proxies and clients see life.
-HEADERS_AFTER_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 10.0
-#: A caller that takes nothing for this long has given up, and its node has better things to do.
-CALLER_STALL_SECONDS_MAX = 60.0
 #: Give credit back in steps of this size: small enough to keep a node busy, large enough to be rare.
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
 #: A whole answer is held here until it is complete, so that it can still come from another node.
@@ -46,6 +41,18 @@ _STREAM_HEADERS = {
     # nginx would hold the stream back until its buffer is full.
     "X-Accel-Buffering": "no",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the callers' side waits for what, in seconds."""
+
+    #: Without a piece, headers go out after this long, so that proxies and clients see life.
+    headers_after: float = 10.0
+    #: Between two signs of life in a slow answer.
+    keep_alive: float = 10.0
+    #: A caller that takes nothing for this long has given up, and its node has better things to do.
+    caller_stall: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,9 @@ class Call:
 class Relay:
     """What streamed and whole answers share: attempts, the cursor and credit."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements) -> None:
+    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
         self.call = call
+        self.patience = patience
         self.cursor = CommitCursor()
         self.error: ApiError | None = None
         self.ended = False
@@ -207,8 +215,8 @@ class _Sink:
 class WholeRelay(Relay):
     """An answer in one piece. Nothing is delivered before its end, so a lost node costs only time."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements) -> None:
-        super().__init__(call, links, tell)
+    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
+        super().__init__(call, links, tell, patience)
         self._parts: list[bytes] = []
 
     def begin(self, effect: do.StartAttempt) -> Sequence[link_pb2.CoordinatorFrame]:
@@ -237,8 +245,8 @@ class WholeRelay(Relay):
 class StreamedRelay(Relay):
     """An answer as a stream of events. From its first piece on it can only go on or fail honestly."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements) -> None:
-        super().__init__(call, links, tell)
+    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
+        super().__init__(call, links, tell, patience)
         self._pending: list[bytes] = []
         self._pipe: ChunkPipe | None = None
         self._flush_due = False
@@ -307,7 +315,7 @@ class StreamedRelay(Relay):
     async def _opened(self) -> None:
         """Until there is a first piece, an end, or headers are due."""
         try:
-            async with asyncio.timeout(HEADERS_AFTER_SECONDS):
+            async with asyncio.timeout(self.patience.headers_after):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -316,7 +324,7 @@ class StreamedRelay(Relay):
         if not pipe.paused:
             return
         try:
-            async with asyncio.timeout(CALLER_STALL_SECONDS_MAX):
+            async with asyncio.timeout(self.patience.caller_stall):
                 await pipe.drained()
         except TimeoutError:
             pipe.cut()
@@ -325,10 +333,10 @@ class StreamedRelay(Relay):
     async def _idle(self, pipe: ChunkPipe) -> None:
         """Until something needs the handler; a comment when the answer is slow."""
         try:
-            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+            async with asyncio.timeout(self.patience.keep_alive):
                 await self._wake.wait()
         except TimeoutError:
             now = asyncio.get_running_loop().time()
-            if now - self._written_at >= KEEP_ALIVE_SECONDS:
+            if now - self._written_at >= self.patience.keep_alive:
                 pipe.send([sse.KEEP_ALIVE])
                 self._written_at = now

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from shrk_contract.terms import Endpoint, Fault
+from shrk_contract.terms import DENIED_FIELDS, Endpoint, Fault
 from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, Failed, Finished, Order
 from shrk_node_agent.engine.events import EngineSentNonsense, EventReader, name_tool_calls
 from shrk_node_agent.engine.refusals import from_response
@@ -55,6 +55,9 @@ class EngineClient:
 
     async def _exchange(self, order: Order, sink: AttemptSink) -> Finished | Failed:
         body = orjson.loads(order.body)
+        if denied := DENIED_FIELDS.keys() & body.keys():
+            name = min(denied)
+            return Failed(Fault.CALLER, f"{name!r} is not accepted here: {DENIED_FIELDS[name]}.", 400, param=name)
         caller_wants_ids = bool(body.get("return_token_ids"))
         options = body.get("stream_options") or {}
         if order.streaming:
@@ -69,7 +72,7 @@ class EngineClient:
             if order.streaming:
                 continuous = bool(options.get("continuous_usage_stats"))
                 return await _stream(response, EventReader(order.envelope, caller_wants_ids, continuous), sink)
-            return await _whole(response, order, sink)
+            return await _whole(response, order, caller_wants_ids, sink)
 
 
 async def _stream(response: aiohttp.ClientResponse, reader: EventReader, sink: AttemptSink) -> Finished | Failed:
@@ -108,7 +111,9 @@ def _end_of(reader: EventReader) -> Finished | Failed:
     return Finished(reader.ends, reader.usage)
 
 
-async def _whole(response: aiohttp.ClientResponse, order: Order, sink: AttemptSink) -> Finished | Failed:
+async def _whole(
+    response: aiohttp.ClientResponse, order: Order, caller_wants_ids: bool, sink: AttemptSink
+) -> Finished | Failed:
     parts: list[bytes] = []
     size = 0
     async for received in response.content.iter_any():
@@ -117,18 +122,20 @@ async def _whole(response: aiohttp.ClientResponse, order: Order, sink: AttemptSi
         if size > ANSWER_BYTES_MAX:
             return Failed(Fault.CALLER, f"the answer is larger than {ANSWER_BYTES_MAX:,} bytes", http_status=413)
     # Large answers (a thousand embeddings) take long enough to parse that other streams would notice.
-    answer, finished = await asyncio.to_thread(_in_envelope, b"".join(parts), order)
+    answer, finished = await asyncio.to_thread(_in_envelope, b"".join(parts), order, caller_wants_ids)
     await sink.piece(0, (), answer)
     return finished
 
 
-def _in_envelope(raw: bytes, order: Order) -> tuple[bytes, Finished]:
+def _in_envelope(raw: bytes, order: Order, caller_wants_ids: bool) -> tuple[bytes, Finished]:
     """The engine's whole answer with the coordinator's identity."""
     try:
         answer: dict[str, Any] = orjson.loads(raw)
-        choices = [_choice(c, order) for c in answer.get("choices") or ()]
+        choices = [_choice(c, order, caller_wants_ids) for c in answer.get("choices") or ()]
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise EngineSentNonsense(f"an answer that cannot be read ({type(error).__name__})") from error
+    if not caller_wants_ids:
+        answer.pop("prompt_token_ids", None)
     answer["id"] = order.envelope.id
     answer["model"] = order.envelope.model
     if "created" in answer:
@@ -136,7 +143,10 @@ def _in_envelope(raw: bytes, order: Order) -> tuple[bytes, Finished]:
     return orjson.dumps(answer), Finished(tuple(choices), answer.get("usage") or {})
 
 
-def _choice(choice: dict[str, Any], order: Order) -> ChoiceEnd:
+def _choice(choice: dict[str, Any], order: Order, caller_wants_ids: bool) -> ChoiceEnd:
+    if not caller_wants_ids:
+        choice.pop("token_ids", None)
+        choice.pop("prompt_token_ids", None)
     message = choice.get("message")
     if message and order.envelope.tool_call_prefix:
         name_tool_calls(message, order.envelope.tool_call_prefix, choice["index"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from shrk_contract.terms import Endpoint
+from shrk_contract.terms import DENIED_FIELDS, Endpoint
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane import sse
 from shrk_coordinator.errors import field_not_allowed, invalid_value, missing_field
@@ -17,22 +17,6 @@ Body = dict[str, Any]
 
 #: Answers to one request; vLLM itself would take 16,384.
 CHOICES_MAX = 8
-
-#: Fields that reach into the machine that serves: each would let a caller run templates, read files or
-#: fetch addresses on a stranger's computer, or crash its engine.
-DENIED_FIELDS = {
-    "chat_template": "nodes use the model's own template",
-    "chat_template_kwargs": "nodes use the model's own template",
-    "mm_processor_kwargs": "it configures the engine's process",
-    "media_io_kwargs": "it configures the engine's process",
-    "prompt_embeds": "it is read by an unsafe loader",
-    "kv_transfer_params": "it addresses other engines",
-    "vllm_xargs": "it configures the engine's process",
-    "logits_processors": "it names code to run",
-    "cache_salt": "the coordinator sets it",
-    "priority": "the coordinator sets it",
-    "request_id": "the coordinator sets it",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from shrk_node_agent.engine.simulated.vocabulary import (
 
 #: What JSON mode answers where no schema says otherwise.
 JSON_ANSWER = {"name": "Ada", "age": 36}
-#: Values, levels, items of one list and letters of one string that an answer has at most: far more than people's schemas.
+#: Bounds of an answer (values, levels, items of a list, letters of a string): far more than people's schemas want.
 SCHEMA_VALUES_MAX = 1000
 SCHEMA_DEPTH_MAX = 50
 ITEMS_MAX = 100

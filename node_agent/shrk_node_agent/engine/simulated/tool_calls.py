@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 _MARK = "<tool_call>"
-_HEAD = re.compile(r'<tool_call>\n\{"name": ("(?:[^"\\]|\\.)*"), "arguments": ')
+_NAME = re.compile(r'<tool_call>\n\{"name": ("(?:[^"\\]|\\.)*")')
+_ARGUMENTS = ', "arguments": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,16 @@ class ToolCallReader:
                 self._state = "head"
         if self._state == "content":
             return self._flush()
-        head = _HEAD.match(self._held) if self._state == "head" else None
-        if head is None:
-            return []
-        self._state = "arguments"
-        rest, self._held = self._held[head.end() :], ""
-        return [Piece(name=json.loads(head[1])), *self._arguments(rest)]
+        pieces: list[Piece] = []
+        if self._state == "head" and (name := _NAME.match(self._held)):
+            pieces.append(Piece(name=json.loads(name[1])))
+            self._held = self._held[name.end() :]
+            self._state = "between"
+        if self._state == "between" and self._held.startswith(_ARGUMENTS):
+            rest, self._held = self._held[len(_ARGUMENTS) :], ""
+            self._state = "arguments"
+            pieces += self._arguments(rest)
+        return pieces
 
     def end(self) -> list[Piece]:
         """The answer has ended: a call that never got its name was content after all."""

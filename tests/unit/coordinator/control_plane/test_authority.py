@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shrk_coordinator.control_plane.authority import (
     CSR_BYTES_MAX,
+    NODE_LIFE,
     Authority,
     AuthorityError,
     CsrRefused,
@@ -110,7 +111,7 @@ def test_a_nodes_certificate_lives_a_day_and_forgives_five_minutes(authority: Au
     certificate = x509.load_pem_x509_certificate(signed.pem.encode())
     now = dt.datetime.fromtimestamp(NOW / 1000, dt.UTC)
     assert certificate.not_valid_before_utc == now - dt.timedelta(minutes=5)
-    assert certificate.not_valid_after_utc == now + dt.timedelta(hours=24)
+    assert certificate.not_valid_after_utc == now + NODE_LIFE
     assert signed.not_after_unix_ms == NOW + 24 * 3600 * 1000
 
 

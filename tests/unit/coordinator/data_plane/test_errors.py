@@ -1,0 +1,65 @@
+"""Errors as callers read them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shrk_contract.terms import Fault
+from shrk_coordinator.data_plane.errors import body_of, error_event, from_failure, from_refusal, response_of
+from shrk_coordinator.errors import ApiError
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state.events import FailureDetail
+
+REQUEST = bytes(16)
+
+
+def test_one_body_satisfies_every_sdk() -> None:
+    error = ApiError(402, "insufficient_balance", "Top up.", type="insufficient_quota")
+    assert body_of(error, REQUEST) == {
+        "error": {
+            "message": "Top up.",
+            "type": "insufficient_quota",
+            "param": None,
+            "code": "insufficient_balance",
+        },
+        "code": 402,
+        "message": "insufficient balance",
+        "request_id": "req_" + "0" * 32,
+    }
+
+
+def test_retry_after_is_never_longer_than_sdks_should_sleep() -> None:
+    response = response_of(ApiError(503, "c", "m", retry_after_seconds=3600, should_retry=False), REQUEST, {})
+    assert response.headers["Retry-After"] == "30"
+    assert response.headers["x-should-retry"] == "false"
+
+
+def test_an_error_in_a_stream_stands_alone_even_after_half_an_event() -> None:
+    event = error_event(ApiError(502, "node_lost", "gone"), REQUEST)
+    half = b'data: {"choices":[{"del'
+    last = (half + event).split(b"\n\n")[-2]
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "node_lost"
+    assert b"[DONE]" not in event
+
+
+@pytest.mark.parametrize(("engine_status", "status"), [(400, 400), (422, 422), (0, 400), (500, 400)])
+def test_a_callers_own_error_keeps_the_engines_status_and_words(engine_status: int, status: int) -> None:
+    failure = FailureDetail(Fault.CALLER, "the engine's words", engine_status, param="stop")
+    error = from_failure(failure)
+    assert (error.status, error.message, error.param) == (status, "the engine's words", "stop")
+
+
+def test_a_nodes_failure_is_a_bad_gateway_that_may_be_tried_again() -> None:
+    error = from_failure(FailureDetail(Fault.ENGINE, "it broke off", 500, code="engine_lost"))
+    assert (error.status, error.code, error.should_retry) == (502, "engine_lost", True)
+
+
+def test_refusals_say_what_is_missing() -> None:
+    nobody = from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", (("loading", 2),))))
+    assert (nobody.status, nobody.retry_after_seconds) == (503, 2)
+    assert "loading: 2" in nobody.message
+    assert from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", ()))).message.count("connected") == 1
+    unknown = from_refusal(do.RefuseRequest(REQUEST, do.UnknownModel("x", ("y",))))
+    assert (unknown.status, unknown.param) == (400, "model")

@@ -1,0 +1,150 @@
+"""The relay: what a caller sees of pieces, of silence, of slow reading and of failure."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shrk_contract.terms import CREDIT_BYTES, Fault
+from shrk_coordinator.data_plane.relay import Patience
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.events import FailureDetail
+from support.front import a_front
+from support.network import events_of
+
+LOST = FailureDetail(Fault.ENGINE, "the engine broke off", code="engine_lost")
+BRIEF = Patience(headers_after=0.02, keep_alive=0.02, caller_stall=0.05)
+
+
+async def test_pieces_reach_the_caller_as_they_come_and_the_end_is_ours() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        attempt.say(b'data: {"choices":[]}\n\n')
+        async with await asking as answer:
+            assert await answer.content.readuntil(b"\n\n") == b'data: {"choices":[]}\n\n'
+            attempt.say(b'data: {"more":1}\n\n')
+            assert await answer.content.readuntil(b"\n\n") == b'data: {"more":1}\n\n'
+            attempt.end()
+            events = events_of(await answer.content.read())
+    assert events[0]["choices"][0]["finish_reason"] == "stop"
+    assert events[-1] == "[DONE]"
+    assert not front.driver.open_requests
+
+
+async def test_a_failed_attempt_before_the_first_piece_is_invisible() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        first = await front.attempt()
+        front.driver.post(seen.AttemptFailed(0.0, first.start.stream, LOST))
+        second = await front.attempt()
+        assert second.start.envelope == first.start.envelope
+        assert (first.start.attempt, second.start.attempt) == (1, 2)
+        first.say(b"data: late words of the first\n\n")
+        second.say(b'data: {"choices":[]}\n\n')
+        second.end()
+        async with await asking as answer:
+            body = await answer.read()
+    assert b"late words" not in body
+    assert events_of(body)[-1] == "[DONE]"
+
+
+async def test_a_whole_answer_starts_over_on_another_node_even_when_half_of_it_had_come() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat(stream=False))
+        first = await front.attempt()
+        first.say(b'{"half":', tokens=0)
+        front.driver.post(seen.AttemptFailed(0.0, first.start.stream, LOST))
+        second = await front.attempt()
+        second.say(b'{"whole":1}', tokens=0)
+        second.sequence = 0
+        second.end()
+        async with await asking as answer:
+            assert await answer.json() == {"whole": 1}
+
+
+async def test_a_failure_in_the_middle_is_an_honest_error_without_done() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        attempt.say(b'data: {"choices":[]}\n\n')
+        async with await asking as answer:
+            await answer.content.readuntil(b"\n\n")
+            front.driver.post(seen.AttemptFailed(0.0, attempt.start.stream, LOST))
+            events = events_of(await answer.content.read())
+    assert events[-1]["error"]["code"] == "engine_lost"
+
+
+async def test_a_slow_start_sends_headers_and_then_signs_of_life() -> None:
+    async with a_front(BRIEF) as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        async with await asking as answer:
+            assert answer.status == 200
+            assert await answer.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+            attempt.say(b'data: {"choices":[]}\n\n')
+            attempt.end()
+            assert events_of(await answer.content.read())[-1] == "[DONE]"
+
+
+async def test_an_error_after_the_headers_went_out_is_an_event() -> None:
+    async with a_front(BRIEF, nodes=("only",)) as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        async with await asking as answer:
+            await answer.content.readuntil(b"\n\n")
+            front.driver.post(seen.AttemptFailed(0.0, attempt.start.stream, LOST))
+            events = events_of(await answer.content.read())
+    assert [e["error"]["code"] for e in events] == ["engine_lost"]
+
+
+async def test_a_caller_that_does_not_read_holds_no_more_than_its_credit_and_is_given_up() -> None:
+    async with a_front(BRIEF) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=1024)
+        body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: k\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        attempt = await front.attempt()
+        stream, event = attempt.start.stream, b"data: " + b"x" * 30_000 + b"\n\n"
+        sent = 0
+        # As an agent does: send while there is credit. Kernel buffers fill first, then nothing comes back.
+        while front.links.cancelled.empty():
+            if sent + len(event) <= CREDIT_BYTES + front.links.credit_given.get(stream, 0):
+                attempt.say(event)
+                sent += len(event)
+            await asyncio.sleep(0)
+        assert sent <= CREDIT_BYTES + front.links.credit_given[stream]
+        assert await front.links.cancelled.get() == (stream, "the caller left")
+        assert not front.driver.open_requests
+        assert (await reader.read()).count(b"0\r\n\r\n") == 0
+        writer.close()
+
+
+async def test_a_caller_that_leaves_cancels_the_attempt_at_once() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert await front.links.cancelled.get() == (attempt.start.stream, "the caller left")
+
+
+async def test_a_body_over_one_part_travels_in_several_frames() -> None:
+    frames = []
+
+    async with a_front() as front:
+        keep = front.links.start
+
+        def start(link, stream, sent, sink):  # type: ignore[no-untyped-def]  # the port's own signature
+            frames.extend(sent)
+            return keep(link, stream, sent, sink)
+
+        front.links.start = start  # type: ignore[method-assign]  # a test's own port
+        asking = asyncio.ensure_future(front.chat(user="x" * 200_000))
+        attempt = await front.attempt()
+        attempt.say(b'data: {"choices":[]}\n\n')
+        attempt.end()
+        async with await asking as answer:
+            await answer.read()
+    whole = attempt.start.body + b"".join(frame.body.data for frame in frames[1:])
+    assert len(whole) == attempt.start.body_bytes
+    assert all(len(frame.body.data) <= 65536 for frame in frames)
