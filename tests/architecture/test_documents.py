@@ -15,7 +15,7 @@ DOCUMENTS = ("README.md", "ARCHITECTURE.md", "STYLE.md", "CONTRIBUTING.md", "CHA
 ARCHITECTURE_LINES_MAX = 300
 
 #: | `NAME` | 64 KiB | `file` | because |
-_BOUND = re.compile(r"^\| `([A-Z_]+)` \| ([\d.,]+)(?: (\w+))? \| `([^`]+)` \|", re.MULTILINE)
+_BOUND = re.compile(r"^\| `([A-Za-z_.]+)` \| ([\d.,]+)(?: (\w+))? \| `([^`]+)` \|", re.MULTILINE)
 _UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024**2}
 #: A path in backquotes, from here on: it has a slash, and ends in a suffix of ours or in a slash.
 _PATH = re.compile(r"`(?!/)([\w.*/-]+/(?:[\w.*-]+\.(?:py|proto|md|toml|txt|in))?)`")
@@ -23,10 +23,14 @@ _TARGET = re.compile(r"`make ([a-z-]+)|^make ([a-z-]+)", re.MULTILINE)
 
 
 def number_of(module: Module, name: str) -> float | None:
-    """The value of a constant that is written as a number or a product of numbers."""
-    for node in module.tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
-            return math.prod(float(factor) for factor in ast.unparse(node.value).split("*"))
+    """The value of a constant, or of a field's default (`Class.field`): a number, or a product of numbers."""
+    owner, _, field = name.rpartition(".")
+    classes = [node for node in module.tree.body if isinstance(node, ast.ClassDef) and node.name == owner]
+    for node in classes[0].body if classes else module.tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if ast.unparse(target) == field:
+                return math.prod(float(factor) for factor in ast.unparse(node.value).split("*"))
     return None
 
 

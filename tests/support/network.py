@@ -179,7 +179,7 @@ async def a_network(**settings: Any) -> AsyncIterator[Network]:
         yield network
     finally:
         await asyncio.gather(*(network.stop_node(name) for name in list(network.nodes)))
-        await coordinator.stop()
+        await network.coordinator.stop()
         shutil.rmtree(folder)
 
 
