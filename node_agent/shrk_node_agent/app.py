@@ -97,14 +97,19 @@ class Agent:
 
     def _sweep(self) -> None:
         for swept in sweep(self._run_dir):
-            log.warning("an earlier engine was left over", engine=swept.engine_id, killed=len(swept.killed), problem=swept.problem)
+            log.warning(
+                "an earlier engine was left over",
+                engine=swept.engine_id,
+                killed=len(swept.killed),
+                problem=swept.problem,
+            )
 
     async def _identified(self) -> Identity:
         """The identity on disk, or a new one for the join token. Raises AgentCannotRun."""
         settings = self._settings
         try:
             identity = await asyncio.to_thread(identities.load, self._identity_dir)
-            if identity is not None:
+            if identity is not None and not self._expired(identity):
                 return identity
             if settings.controller is None or settings.join_token is None:
                 raise AgentCannotRun(
@@ -118,6 +123,17 @@ class Agent:
             raise AgentCannotRun(str(error)) from error
         log.info("enrolled", node=identity.node_id)
         return identity
+
+    def _expired(self, identity: Identity) -> bool:
+        """Whether the identity is of no use any more and a join token is at hand to replace it."""
+        if self._settings.join_token is None:
+            return False  # keep it: the dialler says what is wrong and what to do
+        try:
+            identity.check_dates(unix_ms())
+        except IdentityError as error:
+            log.warning("enrolling again", why=str(error))
+            return True
+        return False
 
     # --- what is told --------------------------------------------------------------------------------
 

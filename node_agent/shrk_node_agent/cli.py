@@ -39,8 +39,8 @@ def run(
 
     import uvloop
 
-    from shrk_contract.trouble import Trouble
     from shrk_contract.settings import load
+    from shrk_contract.trouble import Trouble
     from shrk_node_agent.app import run as run_agent
     from shrk_node_agent.settings import AgentSettings
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 from shrk_contract.terms import (
     Device,
     Endpoint,
@@ -17,6 +20,8 @@ from shrk_contract.terms import (
 )
 from shrk_contract.v1 import link_pb2, report_pb2
 
+Word = TypeVar("Word")
+
 _STATE_TO_WIRE = {s: report_pb2.State.Value(f"STATE_{s.name}") for s in State}
 _STATE_FROM_WIRE = {number: s for s, number in _STATE_TO_WIRE.items()}
 _ENDPOINT_TO_WIRE = {e: report_pb2.Endpoint.Value(f"ENDPOINT_{e.name}") for e in Endpoint}
@@ -27,6 +32,11 @@ _REJECTION_TO_WIRE = {r: link_pb2.RejectionReason.Value(f"REJECTION_REASON_{r.na
 _REJECTION_FROM_WIRE = {number: r for r, number in _REJECTION_TO_WIRE.items()}
 
 
+def _known(words: Mapping[Any, Word], number: int) -> Word | None:
+    """The word for a number; None where a newer peer sends one that this side does not know."""
+    return words.get(number)
+
+
 def endpoint_to_wire(endpoint: Endpoint) -> report_pb2.Endpoint.ValueType:
     """The wire's number for an endpoint."""
     return _ENDPOINT_TO_WIRE[endpoint]
@@ -34,7 +44,7 @@ def endpoint_to_wire(endpoint: Endpoint) -> report_pb2.Endpoint.ValueType:
 
 def endpoint_from_wire(number: int) -> Endpoint | None:
     """The endpoint, or None where a newer peer names one that this side does not know."""
-    return _ENDPOINT_FROM_WIRE.get(number)  # type: ignore[call-overload, no-any-return]  # any int may come
+    return _known(_ENDPOINT_FROM_WIRE, number)
 
 
 def fault_to_wire(fault: Fault) -> link_pb2.Fault.ValueType:
@@ -44,7 +54,7 @@ def fault_to_wire(fault: Fault) -> link_pb2.Fault.ValueType:
 
 def fault_from_wire(number: int) -> Fault:
     """Whose fault; an unknown number is the node's, which sent it."""
-    return _FAULT_FROM_WIRE.get(number, Fault.NODE)  # type: ignore[call-overload, no-any-return]
+    return _known(_FAULT_FROM_WIRE, number) or Fault.NODE
 
 
 def rejection_to_wire(reason: Rejection) -> link_pb2.RejectionReason.ValueType:
@@ -54,7 +64,7 @@ def rejection_to_wire(reason: Rejection) -> link_pb2.RejectionReason.ValueType:
 
 def rejection_from_wire(number: int) -> Rejection:
     """The reason; an unknown number reads as `unsupported`."""
-    return _REJECTION_FROM_WIRE.get(number, Rejection.UNSUPPORTED)  # type: ignore[call-overload, no-any-return]
+    return _known(_REJECTION_FROM_WIRE, number) or Rejection.UNSUPPORTED
 
 
 def status_to_wire(status: Status) -> report_pb2.Status:
@@ -70,7 +80,7 @@ def status_to_wire(status: Status) -> report_pb2.Status:
 def status_from_wire(message: report_pb2.Status) -> Status:
     """A status; an unknown state reads as `starting`, in which nothing is placed."""
     return Status(
-        state=_STATE_FROM_WIRE.get(message.state, State.STARTING),
+        state=_known(_STATE_FROM_WIRE, message.state) or State.STARTING,
         reason=message.reason,
         next_action=message.next_action,
         since_unix_ms=message.since_unix_ms,

@@ -45,7 +45,7 @@ class Door:
             return refusal(
                 REFUSAL_CODE_NODE_UNKNOWN,
                 f"This coordinator does not know {peer.node_id}.",
-                "Enrol the node with a new join token.",
+                "Remove STATE_DIR/identity and enrol the node with a new join token.",
             )
         reason = await self._revocation(peer.node_id, peer.serial)
         if reason is not None:
@@ -70,5 +70,5 @@ def _revoked(node_id: str, reason: str) -> Refusal:
     return refusal(
         REFUSAL_CODE_CERTIFICATE_REVOKED,
         f"The certificate of {node_id} was revoked: {reason}.",
-        "Ask the coordinator's operator; a new join token enrols the machine anew.",
+        "Ask the operator. To come back as a new node, remove STATE_DIR/identity and use a new join token.",
     )

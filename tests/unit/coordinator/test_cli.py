@@ -160,6 +160,7 @@ def test_a_mistyped_folder_does_not_become_a_coordinator(tmp_path: Path, words: 
         ("tokens", "create", "--owner", "a", "--ttl", "0m"),
         ("tokens", "create", "--owner", "a", "--label", "room"),
         ("tokens", "create", "--owner", "a", "--visibility", "secret"),
+        ("tokens", "create", "--owner", "a", "--visibility", "private"),
         ("keys", "create", "--name", ""),
         ("keys", "create", "--name", "a", "--expires", "soon"),
         ("keys", "revoke"),
