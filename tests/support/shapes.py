@@ -35,7 +35,8 @@ async def ask(socket: Path, method: str, path: str, body: Any) -> Reply:
         content_type = response.headers.get("Content-Type", "")
         document = None
         if content_type.startswith("text/event-stream"):
-            document = list(_events(raw))
+            # Choices take turns as it happens; told one after the other they can be compared.
+            document = sorted(_events(raw), key=_choice_of)
         elif raw and content_type.startswith("application/json"):
             document = orjson.loads(raw)
         elif content_type.startswith("text/plain"):
@@ -49,6 +50,11 @@ def _events(raw: bytes) -> Iterator[Any]:
     for event in events:
         assert event.startswith(b"data: ")
         yield orjson.loads(event.removeprefix(b"data: "))
+
+
+def _choice_of(event: Any) -> float:
+    """The index of the choice that an event is about; events about none of them come last."""
+    return event["choices"][0]["index"] if event["choices"] else float("inf")
 
 
 def shape(value: Any, field: str = "") -> Any:

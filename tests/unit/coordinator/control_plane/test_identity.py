@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.v1 import refusal_pb2
-from shrk_coordinator.control_plane.authority import Authority
+from shrk_coordinator.control_plane.authority import NODE_LIFE, Authority
 from shrk_coordinator.control_plane.identity import Peer, peer_of
 from support.certificates import csr_for, p256
 
 NOW = 1_795_176_000_000
-DAY_MS = 24 * 3600 * 1000
+LIFE_MS = NODE_LIFE // dt.timedelta(milliseconds=1)
 
 
 class Connection:
@@ -35,12 +35,12 @@ def authority(tmp_path: Path) -> Authority:
 
 def test_a_node_is_known_by_its_certificate(authority: Authority) -> None:
     signed = authority.sign_node(csr_for(p256()), "node_a", NOW)
-    assert peer_of(Connection(signed.pem), NOW) == Peer("node_a", signed.serial, NOW + DAY_MS)
+    assert peer_of(Connection(signed.pem), NOW) == Peer("node_a", signed.serial, NOW + LIFE_MS)
 
 
 def test_an_expired_certificate_is_refused_though_its_connection_goes_on(authority: Authority) -> None:
     signed = authority.sign_node(csr_for(p256()), "node_a", NOW, life=dt.timedelta(hours=1))
-    refused = peer_of(Connection(signed.pem), NOW + DAY_MS)
+    refused = peer_of(Connection(signed.pem), NOW + LIFE_MS)
     assert isinstance(refused, refusal_pb2.Refusal)
     assert refused.code == refusal_pb2.REFUSAL_CODE_CERTIFICATE_EXPIRED
     assert refused.message == "The certificate of node_a expired on 2026-11-20 13:00 UTC."

@@ -119,10 +119,10 @@ def test_a_node_json_that_is_cut_off_is_damage(identity: Identity, directory: Pa
 
 def test_a_certificate_is_checked_against_this_machines_clock(identity: Identity) -> None:
     identity.check_dates(NOW)
-    identity.check_dates(NOW + 24 * HOUR_MS - 1000)
+    identity.check_dates(NOW + 90 * 24 * HOUR_MS - 1000)
     with pytest.raises(CertificateOutOfDate) as expired:
-        identity.check_dates(NOW + 25 * HOUR_MS)
-    assert "expired on 2026-11-21 12:00 UTC. This machine's clock says 2026-11-21 13:00 UTC." in str(expired.value)
+        identity.check_dates(NOW + 91 * 24 * HOUR_MS)
+    assert "expired on 2027-02-18 12:00 UTC. This machine's clock says 2027-02-19 12:00 UTC." in str(expired.value)
     assert "new join token" in expired.value.remedy
     with pytest.raises(CertificateOutOfDate, match=r"valid from 2026-11-20 11:55 UTC.*Set the clock"):
         identity.check_dates(NOW - HOUR_MS)
