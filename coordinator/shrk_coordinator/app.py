@@ -24,6 +24,7 @@ from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddr
 from shrk_coordinator.control_plane.link_server import LinkServer, serve_links
 from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.data_plane.http import CallersHttp
+from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.records import ApiKey
@@ -32,8 +33,6 @@ from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.store.lock import StateDirLock
 from shrk_coordinator.store.store import Store
 
-#: How often a certificate for callers is looked at on disk: a renewed one is in use within this time.
-CERTIFICATE_LOOK_SECONDS = 10.0
 #: After the drain, connections get this long to close by themselves.
 CLOSE_SECONDS = 2.0
 
@@ -147,14 +146,13 @@ class Coordinator:
         return int(address[1])
 
     async def _tls(self) -> ssl.SSLContext | None:
-        """The callers' certificate, looked at again from time to time; None for plain HTTP."""
+        """The callers' certificate; None for plain HTTP."""
         certificate, key = self._settings.tls_cert, self._settings.tls_key
         if certificate is None or key is None:
             return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, key)
-        await self._stack.enter_async_context(running(_reload(context, certificate, key), "tls"))
-        return context
+        tls = CallersTls(certificate, key)
+        await self._stack.enter_async_context(running(tls.follow(), "tls"))
+        return tls.context
 
     def _add_gauges(self) -> None:
         state, links, gauge = self.driver.state, self.links, self.metrics.gauge
@@ -192,24 +190,6 @@ async def serve(settings: CoordinatorSettings) -> None:
 
 async def _stop_grpc(server: grpc.aio.Server) -> None:
     await server.stop(grace=0.5)
-
-
-async def _reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Take in a renewed certificate; a broken one is said aloud, and the old one stays."""
-
-    def marks() -> tuple[int, int]:
-        return certificate.stat().st_mtime_ns, key.stat().st_mtime_ns
-
-    loaded = marks()
-    while True:
-        await asyncio.sleep(CERTIFICATE_LOOK_SECONDS)
-        try:
-            if marks() != loaded:
-                context.load_cert_chain(certificate, key)
-                loaded = marks()
-                log.info("callers' certificate reloaded", path=str(certificate))
-        except (OSError, ssl.SSLError) as error:
-            log.error("the new certificate cannot be used; the old one stays", path=str(certificate), why=str(error))
 
 
 def _write_run_file(path: Path, ports: Ports) -> None:

@@ -137,6 +137,7 @@ ANSWERS = [
     Case("completions, of a list", COMPLETIONS, text(["Count", "hello"])),
     Case("completion, echo", COMPLETIONS, text("Count", echo=True)),
     Case("completion stream", COMPLETIONS, text("Count", stream=True)),
+    Case("completion stream, of a list", COMPLETIONS, text(["Count", "hello"], stream=True, max_tokens=2)),
     Case(
         "completion stream, ids and running usage",
         COMPLETIONS,

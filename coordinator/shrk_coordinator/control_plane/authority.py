@@ -171,11 +171,27 @@ class Authority:
 
     def link_credentials(self) -> grpc.ServerCredentials:
         """For the link's port: only clients with a certificate of this CA get past the handshake."""
-        return grpc.dynamic_ssl_server_credentials(self._server_pair(), self._server_pair, True)
+        return self._credentials(clients_need_certificates=True)
 
     def enrolment_credentials(self) -> grpc.ServerCredentials:
         """For the enrolment port: TLS without client certificates; the chain ends in the CA, for pinning."""
-        return grpc.dynamic_ssl_server_credentials(self._server_pair(), self._server_pair, False)
+        return self._credentials(clients_need_certificates=False)
+
+    def _credentials(self, clients_need_certificates: bool) -> grpc.ServerCredentials:
+        given = self._server_pair()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            pair = self._server_pair()
+            if pair is given:
+                # Handing out the same pair again would make gRPC swap it under handshakes that run beside this
+                # one, and it aborts the process when it loses that race.
+                return None
+            given = pair
+            return pair
+
+        # grpc-stubs do not know that None means "no change".
+        return grpc.dynamic_ssl_server_credentials(given, renewed, clients_need_certificates)  # type: ignore[arg-type]
 
     def _server_pair(self) -> grpc.ServerCertificateConfiguration:
         # gRPC calls this from its own threads at every handshake: nearly always a comparison of two numbers.

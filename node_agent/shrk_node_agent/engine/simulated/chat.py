@@ -222,7 +222,7 @@ class ChatChunks:
         finish = token.finish_reason
         if finish == "stop" and self._called[index]:
             finish = finish_with_call(self._chat)
-        if self._left == 1 and not self._chat.wants_usage:
+        if not self._chat.wants_usage:
             tail = tail[:-3] + b',"system_fingerprint":"%b"}\n\n' % FINGERPRINT.encode()
         return b'%b{"index":%d,"delta":%b,"logprobs":null,"finish_reason":"%b","stop_reason":%b,"token_ids":%b}]%b' % (
             self._head,

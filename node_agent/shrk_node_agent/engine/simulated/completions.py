@@ -51,11 +51,9 @@ def prompts_of(completion: CompletionRequest) -> list[list[int]]:
 
 def id_lists(given: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | None) -> list[list[int]]:
     """Prompts as OpenAI allows them (text, ids, or a list of either) as lists of ids."""
-    if isinstance(given, str):
-        return [encode(given)]
     whole: list[int] = []
     lists: list[list[int]] = []
-    for item in given or ():
+    for item in (given,) if isinstance(given, str) else given or ():
         if isinstance(item, int):
             whole.append(item)
         else:
@@ -164,7 +162,7 @@ class CompletionChunks:
         tail = b"}\n\n"
         if self._completion.wants_running_usage:
             tail = b',"usage":%b}\n\n' % streamed_usage(len(prompt), self._produced[index])
-        if token.finish_reason is not None and self._left == 1 and not self._completion.wants_usage:
+        if token.finish_reason is not None and not self._completion.wants_usage:
             tail = tail[:-3] + b',"system_fingerprint":"%b"}\n\n' % FINGERPRINT.encode()
         return (
             b'%b{"index":%d,"text":%b,"logprobs":null,"finish_reason":%b,"stop_reason":%b,'
