@@ -19,6 +19,9 @@ Frame = TypeVar("Frame")
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 #: What a frame without a body is taken to weigh.
 FRAME_BYTES = 64
+#: How long a patient frame waits for company. Far below every deadline of the link, and under load something
+#: else leaves within it, so that such a frame costs no message of its own.
+PATIENCE_SECONDS = 0.02
 
 
 class PeerNotReading(ConnectionError):
@@ -40,13 +43,15 @@ class Outbox(Generic[Frame]):
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._patience: asyncio.TimerHandle | None = None
         self.frames = 0
         self.messages = 0
         #: Hold what is ready this long before writing, as a peer short of time may ask (0: never).
         self.hold_seconds = 0.0
 
-    def send(self, frame: Frame, body_bytes: int = 0) -> None:
-        """Queue one frame; it leaves with all others of this tick. Raises PeerNotReading at the bound."""
+    def send(self, frame: Frame, body_bytes: int = 0, *, patient: bool = False) -> None:
+        """Queue one frame; it leaves with all others of this tick. A patient one does not start a message: it
+        leaves with the next that does, or after PATIENCE_SECONDS. Raises PeerNotReading at the bound."""
         size = FRAME_BYTES + body_bytes
         if self._bytes + size > WAITING_BYTES_MAX:
             raise PeerNotReading(f"{self._bytes} bytes wait for a peer that does not read")
@@ -54,8 +59,11 @@ class Outbox(Generic[Frame]):
         self._sizes.append(size)
         self._bytes += size
         if len(self._waiting) == 1:
-            self._ready.set()
             self._empty.clear()
+        if not patient:
+            self._ready.set()
+        elif self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._ready.set)
 
     async def run(self) -> None:
         """Write batches until cancelled, or until `write` raises."""
@@ -64,6 +72,9 @@ class Outbox(Generic[Frame]):
             if self.hold_seconds:
                 await asyncio.sleep(self.hold_seconds)
             self._ready.clear()
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
             frames, sizes = self._waiting, self._sizes
             self._waiting, self._sizes, self._bytes = [], [], 0
             for batch in _batches(frames, sizes):

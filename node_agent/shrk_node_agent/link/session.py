@@ -177,7 +177,8 @@ class SessionSink:
 
     def accept(self) -> None:
         """The attempt is taken on."""
-        self._send(NodeFrame(accepted=link_pb2.Accepted(stream=self.stream)))
+        # Nobody waits for it but a deadline of seconds: it travels with the first piece where that comes soon.
+        self._send(NodeFrame(accepted=link_pb2.Accepted(stream=self.stream)), patient=True)
 
     def reject(self, reason: Rejection, message: str) -> None:
         """The attempt is not taken on."""
@@ -248,9 +249,9 @@ class SessionSink:
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)
 
-    def _send(self, frame: NodeFrame, body_bytes: int = 0) -> None:
+    def _send(self, frame: NodeFrame, body_bytes: int = 0, *, patient: bool = False) -> None:
         if not self.closed:
-            self.session.outbox.send(frame, body_bytes)
+            self.session.outbox.send(frame, body_bytes, patient=patient)
 
     def _end(self, frame: NodeFrame) -> None:
         self._send(frame, 200)
