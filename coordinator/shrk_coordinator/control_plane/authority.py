@@ -190,8 +190,11 @@ class Authority:
             given = pair
             return pair
 
-        # grpc-stubs do not know that None means "no change".
-        return grpc.dynamic_ssl_server_credentials(given, renewed, clients_need_certificates)  # type: ignore[arg-type]
+        return grpc.dynamic_ssl_server_credentials(
+            given,
+            renewed,  # type: ignore[arg-type]  # grpc-stubs do not know that None means "no change"
+            clients_need_certificates,
+        )
 
     def _server_pair(self) -> grpc.ServerCertificateConfiguration:
         # gRPC calls this from its own threads at every handshake: nearly always a comparison of two numbers.
