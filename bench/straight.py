@@ -43,9 +43,6 @@ class _Sink:
     def accept(self) -> None:
         """Nobody is told."""
 
-    def prompt(self, token_ids: Sequence[int]) -> None:
-        """Nobody is told."""
-
     async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
         """One write per chunk."""
         if self._streaming:

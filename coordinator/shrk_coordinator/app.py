@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import gc
 import hashlib
 import json
 import os
@@ -36,6 +38,12 @@ from shrk_coordinator.store.store import Store
 #: After the drain, connections get this long to close by themselves.
 CLOSE_SECONDS = 2.0
 
+#: A request makes a few hundred objects that die with it, and none of them in cycles: the default of 700 would
+#: look for cycles at every other request.
+GC_THRESHOLDS = (10_000, 20, 50)
+#: Pseudonyms remembered: one per node that answered lately.
+PSEUDONYMS_MAX = 20_000
+
 log = structlog.get_logger("shrk.coordinator")
 
 
@@ -53,6 +61,7 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@functools.lru_cache(maxsize=PSEUDONYMS_MAX)
 def pseudonym(node_id: NodeId) -> str:
     """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
     return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"
@@ -76,7 +85,7 @@ class Coordinator:
         """Open everything; what was opened is closed again when a later step fails."""
         try:
             self.ports = await self._start()
-            log.info("ready", callers=self.ports.listen, links=self.ports.link, enrolment=self.ports.enrolment)
+            log.info("ready", **self._where())
         except BaseException:
             await self._stack.aclose()
             raise
@@ -99,7 +108,7 @@ class Coordinator:
         return ports
 
     async def _open_links(self, authority: Authority, store: Store) -> int:
-        door = Door(store.node, store.revocation, store.revoked_since, unix_ms)
+        door = Door(store.node, store.revocation, store.revoked_after, unix_ms)
         servicer = self._link_server = LinkServer(self.links, door.admit, self.driver.post, self.driver.now)
         server, port = await serve_links(servicer, authority.link_credentials(), self._settings.link_listen)
         self._stack.push_async_callback(_stop_grpc, server)
@@ -125,7 +134,13 @@ class Coordinator:
 
         self._add_gauges()
         http = self._http = CallersHttp(
-            self.driver, self.links, self.driver.state.roster, authenticate, pseudonym, self.metrics
+            self.driver,
+            self.links,
+            self.driver.state.roster,
+            authenticate,
+            pseudonym,
+            self.metrics,
+            proxies=settings.behind_proxy,
         )
         # handler_cancellation: a caller that leaves is noticed at once, not at the next write.
         runner = web.AppRunner(
@@ -164,6 +179,17 @@ class Coordinator:
         gauge("shrk_link_messages_received", "gRPC messages received from nodes.", lambda: links.received()[1])
         gauge("shrk_loop_lag_seconds", "How late the event loop's last tick was.", lambda: self.driver.lag_seconds)
 
+    def _where(self) -> dict[str, object]:
+        """Where it listens, for the operator who starts it."""
+        assert self.ports is not None
+        scheme = "https" if self._settings.tls_cert else "http"
+        host = self._settings.listen.host
+        return {
+            "callers": f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.ports.listen}/v1",
+            "nodes": f"ports {self.ports.link} and {self.ports.enrolment}",
+            "state_dir": str(self._settings.state_dir),
+        }
+
     async def drain(self) -> None:
         """Take nothing new, and let requests under way end, for at most `drain_seconds`."""
         assert self._http is not None
@@ -185,6 +211,10 @@ class Coordinator:
 async def serve(settings: CoordinatorSettings) -> None:
     """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain."""
     configure_logs(settings.log_format)
+    # What was imported stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     await run_until_signalled(Coordinator(settings))
 
 

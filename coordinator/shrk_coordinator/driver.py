@@ -67,7 +67,7 @@ class Driver:
         try:
             while self._waiting:
                 for effect in self.state.handle(self._waiting.popleft()):
-                    self._carry_out(effect)
+                    self._carry_out_guarded(effect)
         finally:
             self._busy = False
 
@@ -110,6 +110,16 @@ class Driver:
         self.post(seen.AttemptBroken(self.now(), stream, failure))
 
     # --- effects -----------------------------------------------------------------------------------
+
+    def _carry_out_guarded(self, effect: Effect) -> None:
+        """Carry out one effect; a surprise in it must not cost the others, whose requests the state has let go."""
+        try:
+            self._carry_out(effect)
+        except Exception:
+            log.exception("an effect failed", effect=type(effect).__name__)
+            if isinstance(effect, do.StartAttempt):
+                ours = FailureDetail(Fault.COORDINATOR, "the coordinator failed to start the attempt", code="internal")
+                self._waiting.append(seen.AttemptBroken(self.now(), effect.stream, ours))
 
     def _carry_out(self, effect: Effect) -> None:
         links = self._links

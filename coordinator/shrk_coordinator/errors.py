@@ -9,9 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Fault
+from shrk_contract.trouble import Trouble
 
 #: Official SDKs obey Retry-After literally, up to freezing for hours: never send more.
 RETRY_AFTER_SECONDS_MAX = 30
+
+
+class DatabaseError(Trouble):
+    """The database cannot be used now. `str()` says why and what to do, to the operator and to nobody else.
+
+    It stands here and not in the store, so that rooms which are only handed the store's methods can name it.
+    """
 
 
 @dataclass
@@ -39,6 +47,11 @@ class ApiError(Exception):
 def invalid_json(detail: str) -> ApiError:
     """The body is not a JSON object."""
     return ApiError(400, "invalid_json", f"The request body is not valid JSON: {detail}.")
+
+
+def unreadable_body(detail: str) -> ApiError:
+    """The body is not what its headers say."""
+    return ApiError(400, "invalid_body", f"The request body cannot be read: {detail}.")
 
 
 def missing_field(name: str, expected: str) -> ApiError:
@@ -91,15 +104,31 @@ def invalid_api_key() -> ApiError:
     )
 
 
+def not_bearer() -> ApiError:
+    """A credential of another kind than ours."""
+    return ApiError(
+        401,
+        "invalid_api_key",
+        "The Authorization header must be 'Bearer KEY'.",
+        type="authentication_error",
+    )
+
+
 def admin_key_needed() -> ApiError:
     """The key is valid, but it is a caller's."""
     return ApiError(403, "admin_key_required", "This needs an admin key.", type="permission_error")
 
 
 def model_not_found(model: str, nearest: tuple[str, ...]) -> ApiError:
-    """No node has offered this model."""
-    hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else " No node offers any model yet."
-    return ApiError(400, "model_not_found", f"The model '{model}' does not exist here.{hint}", param="model")
+    """No node has named this model."""
+    hint = f"Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else "GET /v1/models lists what is here."
+    return ApiError(400, "model_not_found", f"The model '{model}' does not exist here. {hint}", param="model")
+
+
+def endpoint_not_served(model: str, asked: str, served: tuple[str, ...]) -> ApiError:
+    """The model is of another kind."""
+    what = f"'{model}' answers {', '.join(served)}, not {asked}."
+    return ApiError(400, "endpoint_not_served", what, param="model", should_retry=False)
 
 
 def no_node_available(model: str, counts: tuple[tuple[str, int], ...]) -> ApiError:
@@ -135,12 +164,47 @@ def answer_too_large(limit: int) -> ApiError:
     )
 
 
+def overloaded() -> ApiError:
+    """More is under way than this process may hold."""
+    return ApiError(
+        503,
+        "overloaded",
+        "The coordinator holds as much as it may for other requests. Try again in a moment.",
+        type="service_unavailable",
+        fault=Fault.COORDINATOR,
+        retry_after_seconds=2,
+    )
+
+
+def caller_not_admitted() -> ApiError:
+    """The request came past the proxy that it must come through."""
+    return ApiError(
+        403,
+        "proxy_required",
+        "Requests reach this coordinator through its proxy only.",
+        type="permission_error",
+        should_retry=False,
+    )
+
+
 def stopping() -> ApiError:
     """The coordinator lets running answers end and takes nothing new."""
     return ApiError(
         503,
         "coordinator_stopping",
         "The coordinator is being restarted and takes no new requests. Try again in a moment.",
+        type="service_unavailable",
+        fault=Fault.COORDINATOR,
+        retry_after_seconds=5,
+    )
+
+
+def database_failed() -> ApiError:
+    """A DatabaseError, as callers hear of it; the log has the rest."""
+    return ApiError(
+        503,
+        "database_unavailable",
+        "The coordinator's database does not answer now. Try again in a moment.",
         type="service_unavailable",
         fault=Fault.COORDINATOR,
         retry_after_seconds=5,

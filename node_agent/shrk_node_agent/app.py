@@ -80,13 +80,15 @@ class Agent:
         incarnation = await asyncio.to_thread(identities.next_incarnation, self._identity_dir)
         self._dialler = Dialler(
             identity=self._identity,
+            addresses=_addresses(self._settings.controller, self._identity),
             incarnation=incarnation,
             agent_version=self._version,
             port=SessionPort(ordered=self.driver.ordered, unknown=_refuse_unknown, cancelled=self.driver.cancelled),
             report=self._report,
             lost=self._lost,
-            changed=self._link_changed,
+            changed=self.driver.link_changed,
             clock=unix_ms,
+            monotonic=self.driver.now,
             fraction=random.SystemRandom().random,
         )
         await self._stack.enter_async_context(running(self._dialler.run(), "dialler"))
@@ -142,10 +144,6 @@ class Agent:
         if self._dialler is not None:
             self._dialler.report_soon()
 
-    def _link_changed(self) -> None:
-        self.driver.state.revision += 1
-        self._control.changed()
-
     def _status(self) -> dict[str, object]:
         node_id = self._identity.node_id if self._identity else ""
         link = self._dialler.status if self._dialler else None
@@ -190,6 +188,14 @@ class Agent:
     async def stop(self) -> None:
         """End everything, in the reverse order of its opening."""
         await self._stack.aclose()
+
+
+def _addresses(controller: str | None, identity: Identity) -> tuple[str, ...]:
+    """Where to dial, best first: what the owner says now, then what was true when the node enrolled.
+
+    A wrong address cannot deceive: whoever answers there must hold a certificate of the CA pinned at enrolment.
+    """
+    return tuple(dict.fromkeys(a for a in (controller, *identity.link_addresses) if a))
 
 
 def _launcher(settings: AgentSettings) -> Launcher:

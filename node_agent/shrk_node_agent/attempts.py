@@ -9,6 +9,10 @@ from typing import Any, Protocol
 
 from shrk_contract.terms import Endpoint, Fault, Rejection
 
+#: Without any new credit: the coordinator cancels an attempt whose caller reads nothing for a minute. Ten times that
+#: means that it has forgotten the attempt, which holds a slot of the engine.
+CREDIT_SECONDS_MAX = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -74,11 +78,7 @@ class AttemptSink(Protocol):
         ...
 
     async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
-        """Send a part of the answer; returns when there was credit for it."""
-        ...
-
-    def prompt(self, token_ids: Sequence[int]) -> None:
-        """The prompt, as the engine tokenised it."""
+        """Send a part of the answer; returns when there was credit for it. Raises CreditWithheld."""
         ...
 
     def finish(self, finished: Finished) -> None:
@@ -90,11 +90,16 @@ class AttemptSink(Protocol):
         ...
 
 
+class CreditWithheld(Exception):
+    """The coordinator gave no more credit, and did not cancel either."""
+
+
 class Credit:
     """Bytes that may be sent before the coordinator must give more."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, seconds_max: float = CREDIT_SECONDS_MAX) -> None:
         self._left = size
+        self._seconds_max = seconds_max
         self._more = asyncio.Event()
 
     def give(self, size: int) -> None:
@@ -103,8 +108,15 @@ class Credit:
         self._more.set()
 
     async def spend(self, size: int) -> None:
-        """Return once there is credit for `size` bytes, and use it. At no credit the engine is not read on."""
+        """Return once there is credit for `size` bytes, and use it. At no credit the engine is not read on.
+
+        Raises CreditWithheld where none comes for too long.
+        """
         while self._left < size:
             self._more.clear()
-            await self._more.wait()
+            try:
+                async with asyncio.timeout(self._seconds_max):
+                    await self._more.wait()
+            except TimeoutError as error:
+                raise CreditWithheld(f"no credit within {self._seconds_max:g} s") from error
         self._left -= size

@@ -10,8 +10,8 @@ from typing import assert_never
 
 import structlog
 
-from shrk_contract.terms import Rejection
-from shrk_node_agent.attempts import AttemptSink, Order
+from shrk_contract.terms import Fault, Rejection
+from shrk_node_agent.attempts import AttemptSink, Failed, Order
 from shrk_node_agent.engine.engine import (
     EngineEvent,
     EngineExited,
@@ -93,6 +93,10 @@ class Driver:
         if task := self._running.get(key):
             task.cancel()
 
+    def link_changed(self) -> None:
+        """The link came up, went down or was refused."""
+        self.post(seen.LinkChanged(self.now()))
+
     def drain(self) -> None:
         """Take nothing new."""
         self.post(seen.DrainAsked(self.now()))
@@ -112,9 +116,11 @@ class Driver:
             del self._running[effect.key]
             if not self._running:
                 self._idle.set()
+            self.post(seen.AttemptEnded(self.now(), effect.key))
             if not task.cancelled() and (error := task.exception()):
                 log.error("attempt failed by our own fault", exc_info=error)
-            self.post(seen.AttemptEnded(self.now(), effect.key))
+                # Unheard of, it would keep the caller waiting until the coordinator's own deadline.
+                sink.fail(Failed(Fault.NODE, "the agent failed on this attempt", code="agent_error"))
 
         task.add_done_callback(ended)
 

@@ -76,9 +76,11 @@ class Outbox(Generic[Frame]):
                 self._patience.cancel()
                 self._patience = None
             frames, sizes = self._waiting, self._sizes
-            self._waiting, self._sizes, self._bytes = [], [], 0
-            for batch in _batches(frames, sizes):
+            self._waiting, self._sizes = [], []
+            for batch, size in _batches(frames, sizes):
                 await self._write(batch)
+                # Counted until the transport has it: a peer that does not read must meet the bound.
+                self._bytes -= size
                 self.frames += len(batch)
                 self.messages += 1
             if not self._waiting:
@@ -89,16 +91,19 @@ class Outbox(Generic[Frame]):
         await self._empty.wait()
 
 
-def _batches(frames: list[Frame], sizes: list[int]) -> list[list[Frame]]:
-    """Cut frames, in order, into batches of at most BATCH_BYTES_MAX (one frame is always allowed)."""
-    if sum(sizes) <= BATCH_BYTES_MAX:
-        return [frames]
-    batches: list[list[Frame]] = []
+def _batches(frames: list[Frame], sizes: list[int]) -> list[tuple[list[Frame], int]]:
+    """Cut frames, in order, into batches of at most BATCH_BYTES_MAX (one frame is always allowed), each with its
+    size."""
+    whole = sum(sizes)
+    if whole <= BATCH_BYTES_MAX:
+        return [(frames, whole)]
+    batches: list[tuple[list[Frame], int]] = []
+    batch: list[Frame] = []
     total = 0
     for frame, size in zip(frames, sizes, strict=True):
-        if not batches or total + size > BATCH_BYTES_MAX:
-            batches.append([])
-            total = 0
-        batches[-1].append(frame)
+        if batch and total + size > BATCH_BYTES_MAX:
+            batches.append((batch, total))
+            batch, total = [], 0
+        batch.append(frame)
         total += size
-    return batches
+    return [*batches, (batch, total)]

@@ -15,6 +15,12 @@ import structlog
 
 log = structlog.get_logger("shrk.service")
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class BackgroundFailed(Exception):
+    """A task of ours ended by an error: a bug, which no operator can mend. The cause is attached."""
+
 
 class Service(Protocol):
     """Something that starts, drains and stops."""
@@ -33,41 +39,52 @@ class Service(Protocol):
 
 
 async def run_until_signalled(service: Service) -> None:
-    """Start; on SIGINT or SIGTERM drain and stop. A second signal ends the drain."""
-    signals: asyncio.Queue[None] = asyncio.Queue()
+    """Start; on SIGINT or SIGTERM drain and stop. A second signal ends the drain.
+
+    Raises BackgroundFailed, once everything is stopped, where a signal came from a task that failed.
+    """
+    # An event and not a queue: a signal that arrives as a step ends is still there for the next step to see.
+    signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signals.put_nowait, None)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, signalled.set)
     try:
-        if not await _unless_signalled(service.start(), signals):
-            return
-        await signals.get()
-        log.info("draining")
-        await _unless_signalled(service.drain(), signals)
+        if await _unless(signalled, service.start()):
+            await signalled.wait()
+            signalled.clear()
+            log.info("draining")
+            await _unless(signalled, service.drain())
     finally:
-        await service.stop()
-        log.info("stopped")
+        try:
+            await service.stop()
+        finally:
+            log.info("stopped")
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
 
 
-async def _unless_signalled(work: Coroutine[Any, Any, None], signals: asyncio.Queue[None]) -> bool:
-    """Do the work, or give it up at a signal; whether it was done."""
+async def _unless(signalled: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, or give it up at a signal; whether it was done. Its errors are raised in both cases."""
     working = asyncio.create_task(work)
-    signalled = asyncio.create_task(signals.get())
+    waiting = asyncio.create_task(signalled.wait())
     try:
-        await asyncio.wait((working, signalled), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return True
-        return False
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (working, signalled):
+        for task in (working, waiting):
             task.cancel()
-        await asyncio.gather(working, signalled, return_exceptions=True)
+        await asyncio.gather(working, waiting, return_exceptions=True)
+    if working.cancelled():
+        return False
+    working.result()
+    return True
 
 
 @contextlib.asynccontextmanager
 async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """A task that must not end by itself: its failure stops the process with a word, not in silence."""
+    """A task that must not end by itself: its failure stops the process with a word, not in silence.
+
+    Raises BackgroundFailed at its end where the task has failed, so that the process's status says so too.
+    """
     task = asyncio.create_task(work, name=name)
 
     def ended(task: asyncio.Task[None]) -> None:
@@ -81,12 +98,17 @@ async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[N
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()):
+            raise BackgroundFailed(f"the background task {name!r} failed: {error!r}") from error
 
 
 def configure_logs(style: str) -> None:
     """`console` for people, `json` for machines, `auto` by whether stderr is a terminal. Logs go to stderr."""
     people = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()
+    if people:
+        # The default prints the values of local variables, and there keys, tokens and prompts are.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

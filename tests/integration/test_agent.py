@@ -96,6 +96,23 @@ async def test_an_agent_dials_again_when_its_coordinator_is_back() -> None:
                 assert answer.status == 200
 
 
+async def test_a_node_follows_its_coordinator_to_a_new_address_when_its_owner_names_it() -> None:
+    async with a_network() as network:
+        await network.add_simulated("one", "m")
+        await network.until_serving("m", 1)
+        before = network.coordinator.ports
+        await network.stop_node("one")
+        await network.coordinator.stop()
+        network.coordinator = moved = Coordinator(network.coordinator._settings)
+        await moved.start()
+        assert moved.ports is not None
+        assert before is not None
+        assert moved.ports.link != before.link, "it listens on any free port, and did not get the old one"
+        node = await network.add_simulated("one", "m")  # the new address is in its settings; it is enrolled already
+        await network.until_serving("m", 1)
+        assert node.log().count('"event": "enrolled"') == 1
+
+
 def _at(port: int) -> Any:
     from shrk_coordinator.settings import Address
 

@@ -12,9 +12,10 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from shrk_contract.terms import BODY_BYTES_MAX
-from support.network import Network
+from support.network import Network, a_network
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -71,6 +72,9 @@ def check(body: dict[str, Any], headers: Any, status: int, code: str, param: str
         ("/completions", {"model": "m", "prompt": []}, 400, "invalid_value", "prompt"),
         ("/embeddings", {"model": "m"}, 400, "missing_field", "input"),
         ("/embeddings", {"model": "m", "input": "x", "stream": True}, 400, "invalid_value", "stream"),
+        ("/embeddings", {"model": "m", "input": "x"}, 400, "endpoint_not_served", "model"),
+        ("/embeddings", {"model": "m", "input": ["x"] * 2049}, 400, "invalid_value", "input"),
+        ("/completions", {"model": "m", "prompt": [[1]] * 65, "n": 2}, 400, "invalid_value", "prompt"),
     ],
 )
 async def test_a_wrong_body_is_refused_with_the_field_that_is_wrong(
@@ -108,6 +112,17 @@ async def test_a_wrong_or_missing_key_is_refused(network: Network, headers: dict
     ):
         assert answer.status == 401
         check(await answer.json(), answer.headers, 401, code)
+
+
+async def test_a_body_that_is_not_what_its_headers_say_is_refused(network: Network) -> None:
+    async with (
+        network.session() as session,
+        session.post(
+            f"{network.base_url}/chat/completions", data=b"no gzip at all", headers={"Content-Encoding": "gzip"}
+        ) as answer,
+    ):
+        assert answer.status == 400
+        check(await answer.json(), answer.headers, 400, "invalid_body")
 
 
 async def test_two_credentials_that_differ_are_refused_and_two_that_agree_are_not(network: Network) -> None:
@@ -202,3 +217,22 @@ async def test_a_callers_own_request_id_is_echoed_unless_it_could_harm(network: 
             assert answer.headers["X-Client-Request-Id"] == "mine-1"
         async with session.get(f"{network.root_url}/healthz", headers={"X-Client-Request-Id": "x" * 500}) as answer:
             assert "X-Client-Request-Id" not in answer.headers
+
+
+async def test_requests_past_the_proxy_are_refused_when_there_is_one(network: Network) -> None:
+    async with a_network(behind_proxy=("10.0.0.0/8",)) as guarded:
+        # This machine itself may always ask; whoever else is not the proxy may not.
+        async with guarded.session() as session, session.get(f"{guarded.base_url}/models") as answer:
+            assert answer.status == 200
+        http = guarded.coordinator._http
+        assert http is not None
+        for address, admitted in (("10.1.2.3", True), ("192.168.1.1", False), ("127.0.0.1", True)):
+            request = make_mocked_request("GET", "/", transport=PeerAt(address))
+            assert http._came_through_proxy(request) is admitted
+
+
+class PeerAt(asyncio.Transport):
+    """A connection from somewhere."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})

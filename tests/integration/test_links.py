@@ -12,13 +12,15 @@ import grpc
 import grpc.aio
 import pytest
 
-from shrk_contract.terms import CREDIT_BYTES, MESSAGE_BYTES_MAX, PART_BYTES_MAX, PROTOCOL
-from shrk_contract.v1 import link_pb2, refusal_pb2
+from shrk_contract.convert import report_to_wire
+from shrk_contract.terms import COORDINATOR_TLS_NAME, CREDIT_BYTES, MESSAGE_BYTES_MAX, PART_BYTES_MAX, PROTOCOL
+from shrk_contract.v1 import link_pb2, refusal_pb2, report_pb2
 from shrk_coordinator.app import unix_ms
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_node_agent.link.identity import Identity
 from support.network import Network, a_network, events_of, until
 from support.raw_node import Frame, RawLink, a_link, an_identity, hello
+from support.states import a_report
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +84,53 @@ async def test_a_first_frame_that_is_no_hello_is_refused(
 
 async def test_a_second_hello_is_refused(coordinator: Network, link: RawLink) -> None:
     await link.send(hello(), hello())
-    await link.frame()
-    await link.send(hello())
     assert (await link.refusal()).code == refusal_pb2.REFUSAL_CODE_CONTRACT_BROKEN
+    assert await is_well(coordinator)
+
+
+async def test_a_report_beside_the_hello_is_heard(coordinator: Network, link: RawLink) -> None:
+    await link.send(hello(), Frame(report=report_to_wire(a_report("beside"))))
+    await until(lambda: coordinator.serving("beside") == 1, "the report was taken in")
+
+
+ENGINE = report_pb2.Engine(id="e", model="m")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(report=report_pb2.Report(engines=[ENGINE] * 65)),
+        Frame(report=report_pb2.Report(engines=[report_pb2.Engine(id="e", model="m" * 301)])),
+        Frame(report=report_pb2.Report(engines=[report_pb2.Engine(id="e", model="")])),
+        Frame(report=report_pb2.Report(status=report_pb2.Status(reason="x" * 300_000))),
+    ],
+    ids=["too many engines", "a long name", "no name", "a long reason"],
+)
+async def test_a_report_that_no_machine_can_have_is_refused(coordinator: Network, link: RawLink, frame: Frame) -> None:
+    await link.send(hello())
+    await link.frame()
+    await link.send(frame)
+    assert (await link.refusal()).code == refusal_pb2.REFUSAL_CODE_CONTRACT_BROKEN
+    assert await is_well(coordinator)
+
+
+async def test_a_batch_of_more_frames_than_a_tick_can_make_is_refused(coordinator: Network, link: RawLink) -> None:
+    await link.send(hello())
+    await link.frame()
+    await link.send(*[Frame()] * 20_000)
+    assert "frames" in (await link.refusal()).message
+    assert await is_well(coordinator)
+
+
+async def test_bytes_that_are_no_message_are_refused_and_harm_nobody(coordinator: Network, identity: Identity) -> None:
+    assert coordinator.coordinator.ports is not None
+    address = f"127.0.0.1:{coordinator.coordinator.ports.link}"
+    options = [("grpc.ssl_target_name_override", COORDINATOR_TLS_NAME)]
+    async with grpc.aio.secure_channel(address, identity.channel_credentials(), options) as channel:
+        call: Any = channel.stream_stream("/shrk_contract.v1.LinkService/Open")()
+        await call.write(b"\xff\xff\xff garbage")
+        said = link_pb2.CoordinatorBatch.FromString(await call.read())
+        assert said.frames[0].refusal.code == refusal_pb2.REFUSAL_CODE_CONTRACT_BROKEN
     assert await is_well(coordinator)
 
 
@@ -185,7 +231,7 @@ async def posted(coordinator: Network, model: str) -> tuple[int, bytes]:
     [
         ([link_pb2.Piece(sequence=1, data=b"x")], "out of order"),
         ([link_pb2.Piece(sequence=0, first_index=5, data=b"x")], "out of order"),
-        ([link_pb2.Piece(sequence=n, data=b"x" * PART_BYTES_MAX) for n in range(9)], "credit"),
+        ([link_pb2.Piece(sequence=n, data=b"x" * (PART_BYTES_MAX - 2) + b"\n\n") for n in range(9)], "credit"),
     ],
     ids=["a gap", "a wrong beginning", "more than its credit"],
 )
@@ -231,6 +277,61 @@ async def test_a_node_cannot_speak_in_another_nodes_stream(coordinator: Network,
     assert status == 200
     assert b"stolen" not in body
     assert events_of(body)[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        link_pb2.Finish(end_index=1, usage_json=b"{"),
+        link_pb2.Finish(end_index=1, usage_json=b"[]"),
+        link_pb2.Finish(end_index=1, usage_json=b'{"a":"' + b"x" * 5_000 + b'"}'),
+        link_pb2.Finish(end_index=1, choices=[link_pb2.ChoiceEnd(stop_reason_json=b"}")]),
+        link_pb2.Finish(end_index=1, choices=[link_pb2.ChoiceEnd()] * 2_000),
+    ],
+    ids=["broken usage", "usage of another kind", "long usage", "a broken stop reason", "too many choices"],
+)
+async def test_a_finish_that_no_engine_can_give_is_refused(
+    coordinator: Network, link: RawLink, finish: link_pb2.Finish
+) -> None:
+    await link.serve("finish")
+    await until(lambda: coordinator.serving("finish") == 1, "it serves")
+    asking = asyncio.create_task(posted(coordinator, "finish"))
+    finish.stream = (await link.start()).stream
+    await link.send(
+        Frame(piece=link_pb2.Piece(stream=finish.stream, tokens=1, data=b'data: {"choices":[]}\n\n')),
+        Frame(finish=finish),
+    )
+    assert (await link.refusal()).code == refusal_pb2.REFUSAL_CODE_CONTRACT_BROKEN
+    _, body = await asking
+    assert b"[DONE]" not in body
+    assert await is_well(coordinator)
+
+
+async def test_a_node_that_rejects_what_it_has_begun_only_loses_the_answer(
+    coordinator: Network, link: RawLink, tmp_path: Path
+) -> None:
+    others = [await an_identity(coordinator, tmp_path / name, name) for name in ("second", "third")]
+    async with (
+        a_link(coordinator, others[0].channel_credentials()) as second,
+        a_link(coordinator, others[1].channel_credentials()) as third,
+    ):
+        for each in (link, second, third):
+            await each.serve("begun")
+        await until(lambda: coordinator.serving("begun") == 3, "three nodes serve it")
+        asking = asyncio.create_task(posted(coordinator, "begun"))
+        starts = {asyncio.ensure_future(each.start()): each for each in (link, second, third)}
+        [done], waiting = await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+        stream = done.result().stream
+        await starts[done].send(
+            Frame(piece=link_pb2.Piece(stream=stream, tokens=1, data=b'data: {"choices":[]}\n\n')),
+            Frame(rejected=link_pb2.Rejected(stream=stream)),
+        )
+        _, body = await asking
+        for start in waiting:
+            start.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    assert b"node_broke_contract" in body
+    assert await is_well(coordinator)
 
 
 async def test_a_finish_that_skips_tokens_is_no_whole_answer(coordinator: Network, link: RawLink) -> None:

@@ -12,8 +12,9 @@ import aiohttp
 from aiohttp import web
 
 from shrk_contract.v1 import link_pb2
+from shrk_coordinator.data_plane.held import HELD_BYTES_MAX
 from shrk_coordinator.data_plane.http import CallersHttp
-from shrk_coordinator.data_plane.relay import Patience
+from shrk_coordinator.data_plane.relay import Patience, StreamedRelay
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.records import ApiKey, Scope
@@ -62,19 +63,19 @@ class PlayedAttempt:
     start: link_pb2.Start
     sink: AttemptSink
     sequence: int = 0
+    index: int = 0
 
     def say(self, part: bytes, tokens: int = 1) -> None:
         """One piece."""
-        piece = link_pb2.Piece(
-            stream=self.start.stream, sequence=self.sequence, first_index=self.sequence, tokens=tokens
-        )
+        piece = link_pb2.Piece(stream=self.start.stream, sequence=self.sequence, first_index=self.index, tokens=tokens)
         self.sequence += 1
+        self.index += tokens
         self.sink.piece(piece, len(part), part)
 
     def end(self) -> None:
         """The answer is whole."""
         end = link_pb2.ChoiceEnd(index=0, finish_reason="stop")
-        self.sink.finish(link_pb2.Finish(stream=self.start.stream, end_index=self.sequence, choices=[end]))
+        self.sink.finish(link_pb2.Finish(stream=self.start.stream, end_index=self.index, choices=[end]))
 
 
 @dataclass
@@ -85,6 +86,23 @@ class Front:
     driver: Driver
     links: PlayedLinks
     session: aiohttp.ClientSession
+    http: CallersHttp
+
+    def held(self) -> int:
+        """Bytes that the one streamed request holds for its caller: in its relay, and in its transport."""
+        total = 0
+        for relay in self.driver._requests.values():
+            assert isinstance(relay, StreamedRelay)
+            total += sum(map(len, relay._pending)) + (relay._pipe.backlog if relay._pipe else 0)
+        return total
+
+    def hold_all_but(self, left: int) -> None:
+        """As if other requests held nearly everything that may be held."""
+        assert self.http._shared.held.take(HELD_BYTES_MAX - left)
+
+    def let_go(self) -> None:
+        """As if they had ended."""
+        self.http._shared.held.give_back(HELD_BYTES_MAX - 10)
 
     async def attempt(self) -> PlayedAttempt:
         """The next attempt that a node is asked for."""
@@ -113,6 +131,6 @@ async def a_front(patience: Patience | None = None, nodes: Sequence[str] = ("a",
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with aiohttp.ClientSession(headers={"Authorization": "Bearer x"}) as session:
-            yield Front(runner.addresses[0][1], driver, links, session)
+            yield Front(runner.addresses[0][1], driver, links, session, http)
     finally:
         await runner.cleanup()

@@ -26,7 +26,8 @@ BELIEVED_MS = 5_000
 #: does not reach the store with every request.
 KEYS_MAX = 100_000
 REFUSED_MAX = 10_000
-#: Look-ups at once: well-formed keys made up by the thousand wait here, not in the database.
+#: Look-ups at once, of new texts and again of known keys: well-formed keys made up by the thousand wait here, not
+#: in the database, and those in use do not wait behind them.
 LOOKUPS_MAX = 8
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -115,7 +116,8 @@ class KeyRing:
         self._find = find
         self._known: dict[bytes, tuple[ApiKey, int]] = {}
         self._refused: dict[bytes, int] = {}
-        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
+        self._first_lookups = asyncio.Semaphore(LOOKUPS_MAX)
+        self._renewals = asyncio.Semaphore(LOOKUPS_MAX)
 
     def lookup(self, presented: str, now: int) -> ApiKey | Lookup | None:
         """The key, None where it opens nothing, or Lookup.UNKNOWN: then ask `authenticate`.
@@ -138,7 +140,7 @@ class KeyRing:
         parts = parse(presented)
         if parts is None:
             return None
-        async with self._lookups:
+        async with self._renewals if parts.sha256 in self._known else self._first_lookups:
             remembered = self.lookup(presented, now)  # an equal one may have been waiting before this
             if remembered is not Lookup.UNKNOWN:
                 return remembered

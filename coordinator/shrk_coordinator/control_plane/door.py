@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_CERTIFICATE_REVOKED, REFUSAL_CODE_NODE_UNKNOWN, Refusal
 from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, refusal
 from shrk_coordinator.control_plane.link_server import Admitted
 from shrk_coordinator.control_plane.links import Links
+from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import Node
 
 #: A revoked node is cut within 5 s: one look, and time for its last word.
 LOOK_SECONDS = 2.0
+
+log = structlog.get_logger("shrk.door")
 
 
 class Door:
@@ -26,12 +31,12 @@ class Door:
         self,
         find_node: Callable[[str], Awaitable[Node | None]],
         revocation: Callable[[str, str], Awaitable[str | None]],
-        revoked_since: Callable[[int], Awaitable[list[str]]],
+        revoked_after: Callable[[int], Awaitable[tuple[int, list[str]]]],
         clock: Callable[[], int],
     ) -> None:
         self._find_node = find_node
         self._revocation = revocation
-        self._revoked_since = revoked_since
+        self._revoked_after = revoked_after
         self._clock = clock
 
     async def admit(self, context: PeerContext) -> Admitted | Refusal:
@@ -52,18 +57,22 @@ class Door:
             return _revoked(peer.node_id, reason)
         return Admitted(peer.node_id, peer.serial, node.owner_name, (peer.not_after_unix_ms - now) / 1000)
 
-    async def watch(self, links: Links) -> None:
+    async def watch(self, links: Links, look_seconds: float = LOOK_SECONDS) -> None:
         """Cut the links of nodes that are revoked while linked; until cancelled."""
-        seen = self._clock()
+        last = 0
+        # All there ever were, some 100 bytes each, written by people: a node that was let in just before its
+        # revocation, and says hello just after we read of it, is then found at the next look.
+        revoked: set[str] = set()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            now = self._clock()
-            revoked = set(await self._revoked_since(seen))
-            # An overlap: a revocation may be written a little after the moment it carries.
-            seen = now - int(LOOK_SECONDS * 1000)
-            for link in links.all() if revoked else []:
+            await asyncio.sleep(look_seconds)
+            try:
+                last, found = await self._revoked_after(last)
+                revoked.update(found)
+            except DatabaseError as error:
+                log.error("revocations cannot be read; trying again", why=str(error))
+            for link in links.all():
                 if link.node_id in revoked or link.serial in revoked:
-                    links.refuse(link, _revoked(link.node_id, "revoked by the coordinator's operator"))
+                    link.refuse(_revoked(link.node_id, "revoked by the coordinator's operator"))
 
 
 def _revoked(node_id: str, reason: str) -> Refusal:

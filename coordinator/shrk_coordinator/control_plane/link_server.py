@@ -41,6 +41,11 @@ LINKS_MAX = 20_000
 #: What `read` returns at the end of a stream; grpc-stubs do not know it.
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
+#: Attempts that one node can have kept over a lost link.
+LIVE_ATTEMPTS_MAX = 10_000
+#: Streams one connection may open: a node needs one, and a second while it renews.
+STREAMS_PER_CONNECTION_MAX = 4
+
 Context = grpc.aio.ServicerContext[link_pb2.NodeBatch, link_pb2.CoordinatorBatch]
 
 log = structlog.get_logger("shrk.link")
@@ -72,7 +77,6 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
         self._now = now
         self._closing: dict[int, asyncio.Event] = {}
         self._stopping = False
-        links.on_refused = self._close_soon
 
     def _close_soon(self, link: Link) -> None:
         if closing := self._closing.get(link.id):
@@ -89,27 +93,21 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             await _refuse(context, admitted)
             return
         try:
-            hello = await self._hello(context)
+            async with asyncio.timeout(HELLO_SECONDS_MAX):
+                first = await _read(context)
+            if first is None:
+                raise ContractBroken("the stream ended before a hello")
+            hello = _hello(first)
+        except TimeoutError:
+            await _refuse(context, _contract_broken(f"no hello within {HELLO_SECONDS_MAX:g} seconds"))
+            return
         except ContractBroken as error:
             await _refuse(context, _contract_broken(str(error)))
             return
         if refusal := self._reason_to_refuse(hello):
             await _refuse(context, refusal)
             return
-        await self._serve(context, admitted, hello)
-
-    async def _hello(self, context: Context) -> link_pb2.Hello:
-        try:
-            async with asyncio.timeout(HELLO_SECONDS_MAX):
-                batch: Any = await context.read()
-        except TimeoutError:
-            raise ContractBroken(f"no hello within {HELLO_SECONDS_MAX:g} seconds") from None
-        if batch is _END:
-            raise ContractBroken("the stream ended before a hello")
-        if not batch.frames or batch.frames[0].WhichOneof("frame") != "hello":
-            raise ContractBroken("the first frame is not a hello")
-        hello: link_pb2.Hello = batch.frames[0].hello
-        return hello
+        await self._serve(context, admitted, hello, first)
 
     def _reason_to_refuse(self, hello: link_pb2.Hello) -> Refusal | None:
         if hello.protocol.major != PROTOCOL[0]:
@@ -128,16 +126,27 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             )
         return None
 
-    async def _serve(self, context: Context, admitted: Admitted, hello: link_pb2.Hello) -> None:
+    async def _serve(
+        self, context: Context, admitted: Admitted, hello: link_pb2.Hello, first: link_pb2.NodeBatch
+    ) -> None:
         async def write(frames: list[link_pb2.CoordinatorFrame]) -> None:
             await context.write(link_pb2.CoordinatorBatch(frames=frames))
 
         live = [attempt.stream for attempt in hello.live_attempts]
-        link = Link(self._links.new_id(), admitted.node_id, admitted.serial, live, self._post, self._now, write)
+        link = Link(
+            self._links.new_id(),
+            admitted.node_id,
+            admitted.serial,
+            live,
+            self._post,
+            self._now,
+            write,
+            self._close_soon,
+        )
         closing = self._closing[link.id] = asyncio.Event()
         self._links.add(link)
         self._post(seen.NodeHello(self._now(), admitted.node_id, link.id, hello.incarnation, admitted.owner))
-        reader = asyncio.create_task(self._read(context, link), name=f"link-read-{link.id}")
+        reader = asyncio.create_task(self._read(context, link, first), name=f"link-read-{link.id}")
         writer = asyncio.create_task(link.outbox.run(), name=f"link-write-{link.id}")
         asked = asyncio.create_task(closing.wait(), name=f"link-close-{link.id}")
         reason = "the connection ended"
@@ -154,22 +163,52 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             del self._closing[link.id]
             self._post(seen.LinkClosed(self._now(), link.node_id, link.id, reason))
             log.info("link closed", node=link.node_id, why=reason)
+            if link.refusal is not None and not writer.done():
+                # A write that is cancelled under way would leave the stream unusable for the last word.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORD_SECONDS_MAX):
+                        await link.outbox.flushed()
             for task in (reader, writer, asked):
                 task.cancel()
             await asyncio.gather(reader, writer, asked, return_exceptions=True)
         if link.refusal is not None:
             await _refuse(context, link.refusal)
 
-    async def _read(self, context: Context, link: Link) -> None:
-        while True:
-            batch: Any = await context.read()
-            if batch is _END:
-                return
+    async def _read(self, context: Context, link: Link, first: link_pb2.NodeBatch) -> None:
+        """Take in batches to the end of the stream; `first` is what came with the hello."""
+        del first.frames[0]
+        batch: link_pb2.NodeBatch | None = first
+        while batch is not None:
             try:
                 link.take(batch)
+                batch = await _read(context)
             except ContractBroken as error:
                 link.refuse(_contract_broken(str(error)))
                 return
+
+
+async def _read(context: Context) -> link_pb2.NodeBatch | None:
+    """The next batch, None at the end. Raises ContractBroken where it cannot be read, and what gRPC raises."""
+    try:
+        batch: Any = await context.read()
+    except (grpc.RpcError, grpc.aio.UsageError, ConnectionError):
+        raise
+    except Exception as error:
+        # What gRPC raises for bytes that are no batch is not documented, and a node chooses those bytes.
+        log.warning("a message that cannot be read", why=repr(error))
+        raise ContractBroken("a message that cannot be read") from error
+    return None if batch is _END else batch
+
+
+def _hello(batch: link_pb2.NodeBatch) -> link_pb2.Hello:
+    """The hello that a link begins with. Raises ContractBroken."""
+    if not batch.frames or batch.frames[0].WhichOneof("frame") != "hello":
+        raise ContractBroken("the first frame is not a hello")
+    hello = batch.frames[0].hello
+    if len(hello.live_attempts) > LIVE_ATTEMPTS_MAX:
+        raise ContractBroken(f"a hello with {len(hello.live_attempts):,} live attempts")
+    # A copy: the frame is about to be taken out of its batch.
+    return link_pb2.Hello.FromString(hello.SerializeToString())
 
 
 def _reason(link: Link, reader: asyncio.Task[None], writer: asyncio.Task[None]) -> str:
@@ -220,6 +259,7 @@ def server_options() -> list[tuple[str, int]]:
     return [
         # On by default, two processes would share a busy port and each get half the nodes.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         # Agents ping every 20 s to keep NAT tables warm; the default answers that with GOAWAY.
@@ -235,7 +275,7 @@ async def serve_links(
     servicer: LinkServer, credentials: grpc.ServerCredentials, listen: Address
 ) -> tuple[grpc.aio.Server, int]:
     """Start serving; the port is told because 0 may have been asked for. Raises PortBusy."""
-    server = grpc.aio.server(options=server_options())
+    server = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=2 * LINKS_MAX)
     link_pb2_grpc.add_LinkServiceServicer_to_server(servicer, server)
     try:
         port = server.add_secure_port(str(listen), credentials)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import orjson
+
 from shrk_contract.batching import Outbox, PeerNotReading
 from shrk_contract.convert import fault_from_wire, rejection_from_wire, report_from_wire
 from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS
-from shrk_contract.v1 import link_pb2
+from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CONTRACT_BROKEN,
     REFUSAL_CODE_COORDINATOR_STOPPING,
@@ -26,8 +28,19 @@ from shrk_coordinator.streams import AttemptSink
 
 CoordinatorFrame = link_pb2.CoordinatorFrame
 
-#: Text a node may put into an error that a caller sees.
+#: Text a node may put into an error that a caller sees, or into a report.
 NODE_TEXT_MAX = 4_000
+#: Frames in one batch: an honest agent sends what became ready in a tick, one per stream and a few more.
+BATCH_FRAMES_MAX = 16_384
+#: Engines and devices of one machine.
+REPORTED_MAX = 64
+#: Names of models, hosts and devices; Hugging Face's own limit for an id is 96.
+NAME_LENGTH_MAX = 300
+#: Choices of one answer (callers may ask for 8, of 128 prompts), and the JSON of a usage or a stop reason.
+CHOICES_MAX = 1_024
+JSON_BYTES_MAX = 4_096
+#: A node that sends anything counts as heard, told to the state at most this often.
+HEARD_SECONDS = 1.0
 
 
 class ContractBroken(Exception):
@@ -46,6 +59,7 @@ class Link:
         post: Callable[[Event], None],
         now: Callable[[], float],
         write: Callable[[list[CoordinatorFrame]], Awaitable[None]],
+        on_refused: Callable[[Link], None],
     ) -> None:
         self.id = link_id
         self.node_id = node_id
@@ -61,6 +75,8 @@ class Link:
         self.batches_received = 0
         self._post = post
         self._now = now
+        self._on_refused = on_refused
+        self._heard_at = now()
 
     def send(self, frame: CoordinatorFrame, body_bytes: int = 0) -> None:
         """Queue a frame; a node that does not read loses its link, and the server closes it."""
@@ -72,17 +88,24 @@ class Link:
             self.refuse(_broken(str(error)))
 
     def refuse(self, refusal: Refusal) -> None:
-        """End the link with a word: queued as the last frame, after which the server closes."""
+        """End the link with a word: the server sends it as the last frame, and closes."""
         if self.refusal is None:
             self.refusal = refusal
             self.sinks.clear()
+            self._on_refused(self)
 
     def take(self, batch: link_pb2.NodeBatch) -> None:
         """Act on one batch. Raises ContractBroken."""
         sinks = self.sinks
+        frames = batch.frames
+        if len(frames) > BATCH_FRAMES_MAX:
+            raise ContractBroken(f"a batch of {len(frames):,} frames; {BATCH_FRAMES_MAX:,} are the most")
         self.batches_received += 1
-        self.frames_received += len(batch.frames)
-        for frame in batch.frames:
+        self.frames_received += len(frames)
+        if (now := self._now()) - self._heard_at > HEARD_SECONDS:
+            self._heard_at = now
+            self._post(seen.NodeHeard(now, self.node_id, self.id))
+        for frame in frames:
             kind = frame.WhichOneof("frame")
             if kind == "piece":
                 piece = frame.piece
@@ -103,7 +126,7 @@ class Link:
         match kind:
             case "finish":
                 if sink := self.sinks.get(frame.finish.stream):
-                    sink.finish(frame.finish)
+                    sink.finish(_bounded_finish(frame.finish))
             case "accepted":
                 if frame.accepted.stream in self.sinks:
                     self._post(seen.AttemptAccepted(now, frame.accepted.stream))
@@ -115,7 +138,8 @@ class Link:
                 if frame.failure.stream in self.sinks:
                     self._post(seen.AttemptFailed(now, frame.failure.stream, _failure(frame.failure)))
             case "report":
-                self._post(seen.NodeReported(now, self.node_id, self.id, report_from_wire(frame.report)))
+                report = report_from_wire(_bounded_report(frame.report))
+                self._post(seen.NodeReported(now, self.node_id, self.id, report))
             case "drain":
                 self._post(seen.NodeDraining(now, self.node_id, self.id))
             case "hello":
@@ -133,8 +157,6 @@ class Links:
         self._replicas = replicas
         self._links: dict[LinkId, Link] = {}
         self._next = 1
-        #: Called with a link that has a refusal, so that the server closes it.
-        self.on_refused: Callable[[Link], None] = lambda link: None
         self.frames_of_closed = 0
         self.batches_of_closed = 0
 
@@ -192,12 +214,7 @@ class Links:
                     )
                 case do.Silent():
                     refusal = _broken("nothing was heard for too long")
-            self.refuse(link, refusal)
-
-    def refuse(self, link: Link, refusal: Refusal) -> None:
-        """Close a link with a last word."""
-        link.refuse(refusal)
-        self.on_refused(link)
+            link.refuse(refusal)
 
     def close_all(self) -> None:
         """The coordinator stops: tell every node to dial again soon."""
@@ -208,7 +225,7 @@ class Links:
                 remedy="Nothing to do: the agent dials again by itself.",
                 retry_after_ms=1000,
             )
-            self.refuse(link, stopping)
+            link.refuse(stopping)
 
     def start(self, link: LinkId, stream: StreamId, frames: Sequence[CoordinatorFrame], sink: AttemptSink) -> bool:
         """Send the frames that start an attempt; False when the link is gone."""
@@ -235,6 +252,46 @@ class Links:
         """Let the node send this many bytes more."""
         if found := self._links.get(link):
             found.send(CoordinatorFrame(credit=link_pb2.Credit(stream=stream, bytes=size)))
+
+
+def _bounded_report(report: report_pb2.Report) -> report_pb2.Report:
+    """A report of a size that an honest machine can have. Raises ContractBroken."""
+    for what, count in (("engines", len(report.engines)), ("devices", len(report.devices))):
+        if count > REPORTED_MAX:
+            raise ContractBroken(f"a report with {count:,} {what}; {REPORTED_MAX} are the most")
+    if report.ByteSize() > REPORTED_MAX * NODE_TEXT_MAX:
+        raise ContractBroken(f"a report of {report.ByteSize():,} bytes")
+    for engine in report.engines:
+        if not 1 <= len(engine.model) <= NAME_LENGTH_MAX:
+            raise ContractBroken(
+                f"a model's name of {len(engine.model):,} characters; 1 to {NAME_LENGTH_MAX} are allowed"
+            )
+    return report
+
+
+def _bounded_finish(finish: link_pb2.Finish) -> link_pb2.Finish:
+    """A finish of a size that an honest answer can have, with JSON that can be read. Raises ContractBroken."""
+    if len(finish.choices) > CHOICES_MAX:
+        raise ContractBroken(f"an answer with {len(finish.choices):,} choices; {CHOICES_MAX:,} are the most")
+    _check_json(finish.usage_json, dict)
+    for end in finish.choices:
+        _check_json(end.stop_reason_json, object)
+        if len(end.finish_reason) > NAME_LENGTH_MAX:
+            raise ContractBroken(f"a finish reason of {len(end.finish_reason):,} characters")
+    return finish
+
+
+def _check_json(text: bytes, kind: type) -> None:
+    if len(text) > JSON_BYTES_MAX:
+        raise ContractBroken(f"{len(text):,} bytes of JSON where {JSON_BYTES_MAX:,} are the most")
+    if not text:
+        return
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ContractBroken("JSON that cannot be read") from None
+    if not isinstance(parsed, kind):
+        raise ContractBroken("JSON of another kind than it should be")
 
 
 def _failure(failure: link_pb2.Failure) -> FailureDetail:

@@ -17,6 +17,8 @@ from shrk_coordinator.errors import (
     invalid_api_key,
     invalid_json,
     missing_api_key,
+    not_bearer,
+    unreadable_body,
 )
 from shrk_coordinator.records import ApiKey, Scope
 
@@ -44,13 +46,15 @@ async def authenticated(request: web.Request, authenticate: Authenticate, scope:
 
 
 def _credentials(request: web.Request) -> set[str]:
-    """Every credential sent; two that differ are as bad as a wrong one."""
+    """Every credential sent; two that differ are as bad as a wrong one. Raises ApiError."""
     headers = request.headers
     presented = set()
     authorization = headers.get(hdrs.AUTHORIZATION)
     if authorization is not None:
         kind, _, text = authorization.partition(" ")
-        presented.add(text.strip() if kind.lower() == "bearer" else authorization)
+        if kind.lower() != "bearer":
+            raise not_bearer()
+        presented.add(text.strip())
     for name in ("x-api-key", "X-User-Key"):
         if name in headers:
             presented.add(headers[name].strip())
@@ -59,9 +63,22 @@ def _credentials(request: web.Request) -> set[str]:
 
 async def read_body(request: web.Request) -> bytes:
     """The whole body. Raises ApiError; never holds more than the limit and one read."""
+    try:
+        return await _read_body(request)
+    except web.RequestPayloadError as error:
+        raise unreadable_body(str(error)) from None
+
+
+async def _read_body(request: web.Request) -> bytes:
     declared = request.content_length
     if declared is not None and declared > BODY_BYTES_MAX:
         raise body_too_large(BODY_BYTES_MAX)
+    if request.content.is_eof():
+        # It came whole with its headers, as most do: nothing to wait for, and no deadline to set.
+        body = request.content.read_nowait()
+        if len(body) > BODY_BYTES_MAX:
+            raise body_too_large(BODY_BYTES_MAX)
+        return body
     parts: list[bytes] = []
     size = 0
     try:

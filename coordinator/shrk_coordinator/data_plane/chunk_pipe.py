@@ -7,6 +7,7 @@ fails when an upgrade changes them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -18,15 +19,16 @@ class CallerGone(ConnectionError):
 
 
 class ChunkPipe:
-    """An open streamed response. `send` never blocks; watch `paused` and await `drained`."""
+    """An open response. `send` never blocks; watch `paused` and await `drained`."""
 
-    __slots__ = ("_chunked", "_mute", "_protocol", "_response", "_writer")
+    __slots__ = ("_chunked", "_mute", "_protocol", "_response", "_stall_seconds", "_writer")
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse, stall_seconds: float) -> None:
         writer = response._payload_writer
         assert writer is not None, "the response is prepared"
         assert getattr(writer, "_compress", None) is None, "a compressed body cannot take ready chunks"
         self._response = response
+        self._stall_seconds = stall_seconds
         self._writer = writer
         self._protocol = request.protocol
         self._chunked = bool(getattr(writer, "chunked", False))  # False for HTTP/1.0: ends with the connection
@@ -34,8 +36,11 @@ class ChunkPipe:
         self._mute = request.method == "HEAD"
 
     @classmethod
-    async def open(cls, request: web.Request, headers: dict[str, str]) -> ChunkPipe:
-        """Send the status line and headers. Raises CallerGone."""
+    async def open(cls, request: web.Request, headers: dict[str, str], stall_seconds: float) -> ChunkPipe:
+        """Send the status line and headers. A caller that then takes nothing for `stall_seconds` is given up.
+
+        Raises CallerGone.
+        """
         response = web.StreamResponse(status=200, headers=headers)
         if request.version < HttpVersion11:
             # Without framing an HTTP/1.0 keep-alive client would wait for ever.
@@ -44,7 +49,7 @@ class ChunkPipe:
             await response.prepare(request)
         except ConnectionError as error:
             raise CallerGone from error
-        return cls(request, response)
+        return cls(request, response, stall_seconds)
 
     @property
     def paused(self) -> bool:
@@ -68,17 +73,36 @@ class ChunkPipe:
         transport.write(out)
         return len(out)
 
+    @property
+    def backlog(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        transport = self._protocol.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
     async def drained(self) -> None:
-        """Return when the caller has read enough. Raises CallerGone."""
-        try:
-            await self._writer.drain()
-        except ConnectionError as error:
-            raise CallerGone from error
+        """Return when the caller has read enough. Raises CallerGone, also for one that has stopped reading."""
+        while self.paused:
+            before = self.backlog
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    await self._writer.drain()
+            except TimeoutError:
+                # Slow is not gone: only a caller that took nothing in all this time is given up.
+                if self.backlog >= before:
+                    self.cut()
+                    raise CallerGone from None
+            except ConnectionError as error:
+                raise CallerGone from error
 
     async def finish(self) -> web.StreamResponse:
         """End the body; the connection stays usable. Raises CallerGone."""
+        await self.drained()
         try:
-            await self._response.write_eof()
+            async with asyncio.timeout(self._stall_seconds):
+                await self._response.write_eof()
+        except TimeoutError:
+            self.cut()
+            raise CallerGone from None
         except ConnectionError as error:
             raise CallerGone from error
         return self._response

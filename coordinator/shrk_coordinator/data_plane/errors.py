@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, assert_never
 
 import orjson
@@ -13,9 +14,30 @@ from aiohttp import web
 
 from shrk_contract.terms import Fault
 from shrk_coordinator.data_plane import sse
-from shrk_coordinator.errors import RETRY_AFTER_SECONDS_MAX, ApiError, model_not_found, no_node_available
+from shrk_coordinator.errors import (
+    RETRY_AFTER_SECONDS_MAX,
+    ApiError,
+    endpoint_not_served,
+    model_not_found,
+    no_node_available,
+)
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import FailureDetail
+
+#: Statuses and codes that an engine may give a caller.
+_ABOUT_CONTENT = frozenset({400, 413, 415, 422})
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+#: Codes by which the coordinator speaks for itself.
+_OURS = frozenset(
+    {
+        "missing_api_key",
+        "invalid_api_key",
+        "admin_key_required",
+        "insufficient_balance",
+        "rate_limited",
+        "internal_error",
+    }
+)
 
 
 def request_name(request_id: bytes) -> str:
@@ -45,11 +67,8 @@ def response_of(error: ApiError, request_id: bytes, headers: dict[str, str]) -> 
 
 
 def error_event(error: ApiError, request_id: bytes) -> bytes:
-    """The last event of a stream that could not go on; no [DONE] follows.
-
-    The empty line first ends an event that a lost node may have left half said.
-    """
-    return b"\n\n" + sse.event(body_of(error, request_id))
+    """The last event of a stream that could not go on; no [DONE] follows."""
+    return sse.event(body_of(error, request_id))
 
 
 def from_refusal(effect: do.RefuseRequest) -> ApiError:
@@ -57,6 +76,8 @@ def from_refusal(effect: do.RefuseRequest) -> ApiError:
     match effect.why:
         case do.UnknownModel(model, nearest):
             return model_not_found(model, nearest)
+        case do.WrongEndpoint(model, asked, served):
+            return endpoint_not_served(model, asked, served)
         case do.NoNode(model, counts):
             return no_node_available(model, counts)
         case _:
@@ -64,18 +85,22 @@ def from_refusal(effect: do.RefuseRequest) -> ApiError:
 
 
 def from_failure(failure: FailureDetail) -> ApiError:
-    """What the last attempt said. A caller's own error keeps the engine's status and wording."""
+    """What the last attempt said. A caller's own error keeps the engine's status and wording.
+
+    A node's word goes no further than the request's content: keys, money and limits are the coordinator's to speak of.
+    """
+    code = failure.code if _CODE.fullmatch(failure.code) and failure.code not in _OURS else ""
     if failure.fault is Fault.CALLER:
         return ApiError(
-            status=failure.http_status if 400 <= failure.http_status < 500 else 400,
-            code=failure.code or "invalid_request",
+            status=failure.http_status if failure.http_status in _ABOUT_CONTENT else 400,
+            code=code or "invalid_request",
             message=failure.message,
-            type=failure.type or "invalid_request_error",
+            type="invalid_request_error",
             param=failure.param or None,
         )
     return ApiError(
         status=502,
-        code=failure.code or "upstream_failed",
+        code=code or "upstream_failed",
         message=f"No node could complete this request: {failure.message}",
         type="api_error",
         fault=failure.fault,

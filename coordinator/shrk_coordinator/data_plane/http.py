@@ -9,8 +9,9 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 import orjson
@@ -30,12 +31,14 @@ from shrk_coordinator.data_plane.chunk_pipe import CallerGone
 from shrk_coordinator.data_plane.dialects import DIALECTS, Dialect
 from shrk_coordinator.data_plane.dialects.dialect import Envelope
 from shrk_coordinator.data_plane.errors import request_name, response_of
-from shrk_coordinator.data_plane.relay import Call, Patience, StreamedRelay, WholeRelay
+from shrk_coordinator.data_plane.relay import Call, Patience, Shared, StreamedRelay, WholeRelay
 from shrk_coordinator.errors import (
     ApiError,
+    caller_not_admitted,
     internal,
     method_not_allowed,
     model_not_found,
+    overloaded,
     stopping,
     unsupported_endpoint,
 )
@@ -49,6 +52,8 @@ from shrk_coordinator.streams import Announcements, LinkPort, NodeNames, Request
 PREFIXES = ("/v1", "/api/v1", "")
 #: What a caller may ask us to echo; anything else would be an injection into the answer's headers.
 _CLIENT_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
+#: Requests under way at once. Each streamed one may hold its credit here, and a task.
+REQUESTS_OPEN_MAX = 20_000
 _EXPOSED = "x-request-id, request-id, x-shiver-request-id, x-shiver-node, openai-processing-ms, retry-after"
 
 log = structlog.get_logger("shrk.http")
@@ -59,6 +64,11 @@ class Requests(Announcements, Protocol):
 
     def now(self) -> float:
         """Monotonic seconds."""
+        ...
+
+    @property
+    def open_requests(self) -> int:
+        """Requests under way."""
         ...
 
     def open(self, request: RequestPort, arrived: RequestArrived) -> None:
@@ -98,6 +108,7 @@ class Turn:
         return headers
 
 
+IpNetwork = IPv4Network | IPv6Network
 Handler = Callable[[Turn], Awaitable[web.StreamResponse]]
 
 
@@ -113,14 +124,16 @@ class CallersHttp:
         node_name: NodeNames,
         metrics: Metrics,
         patience: Patience | None = None,
+        proxies: Sequence[IpNetwork] = (),
     ) -> None:
+        """`proxies`: where requests must come from, besides this machine; empty: from anywhere."""
         self._requests = requests
-        self._links = links
+        self._shared = Shared(links, requests, patience or Patience())
+        self._proxies = proxies
         self._roster = roster
         self._authenticate = authenticate
         self._node_name = node_name
         self._metrics = metrics
-        self._patience = patience or Patience()
         self._started_unix = int(time.time())
         self.stopping = False
         #: Allowed methods by path pattern, for an honest 405.
@@ -157,10 +170,14 @@ class CallersHttp:
     def _shell(self, endpoint: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Around every handler: the request id, errors as values for callers, and the count."""
         count = self._metrics.requests
+        # Looked up once: the look-up costs more than the count, and nearly every answer is this one.
+        answered = count.labels(endpoint, "200")
 
         async def serve(request: web.Request) -> web.StreamResponse:
             turn = Turn(request)
             try:
+                if self._proxies and not self._came_through_proxy(request):
+                    raise caller_not_admitted()
                 response = await handler(turn)
             except ApiError as error:
                 response = response_of(error, turn.request_id, turn.headers())
@@ -178,10 +195,24 @@ class CallersHttp:
                 # A surprise of ours: the caller gets the id, the log gets the rest.
                 log.exception("request failed", request=turn.request_id.hex())
                 response = response_of(internal(), turn.request_id, turn.headers())
-            count.labels(endpoint, str(response.status)).inc()
+                if request.writer.output_size and request.transport is not None:
+                    # An answer has begun: a second one must not be written into it.
+                    request.transport.abort()
+            if response.status == 200:
+                answered.inc()
+            else:
+                count.labels(endpoint, str(response.status)).inc()
             return response
 
         return serve
+
+    def _came_through_proxy(self, request: web.Request) -> bool:
+        """Whether the connection is from one of the proxies, or from this machine."""
+        name = request.transport.get_extra_info("peername") if request.transport is not None else None
+        if not isinstance(name, tuple):
+            return False
+        address = ip_address(name[0])
+        return address.is_loopback or any(address in network for network in self._proxies)
 
     # --- relayed endpoints -------------------------------------------------------------------------
 
@@ -191,7 +222,7 @@ class CallersHttp:
         async def answer(turn: Turn) -> web.StreamResponse:
             call = await self._admit(turn, dialect)
             kind = StreamedRelay if call.streaming else WholeRelay
-            relay = kind(call, self._links, self._requests, self._patience)
+            relay = kind(call, self._shared)
             arrived = RequestArrived(
                 self._requests.now(), turn.request_id, call.envelope.model, dialect.endpoint, call.streaming
             )
@@ -201,10 +232,15 @@ class CallersHttp:
                 turn.node_name = self._node_name(relay.node_id) if relay.node_id else ""
                 return turn.headers()
 
+            held = len(call.body)
+            if self._requests.open_requests >= REQUESTS_OPEN_MAX or not self._shared.held.take(held):
+                raise overloaded()
             try:
                 self._requests.open(relay, arrived)
                 return await relay.respond(turn.request, headers)
             finally:
+                self._shared.held.give_back(held)
+                relay.let_go()
                 # Synchronous, so that a caller's disconnect, which cancels this handler, reaches the node at once.
                 self._requests.close(turn.request_id)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -23,8 +23,10 @@ from shrk_coordinator.data_plane import sse
 from shrk_coordinator.data_plane.chunk_pipe import CallerGone, ChunkPipe
 from shrk_coordinator.data_plane.dialects import Dialect
 from shrk_coordinator.data_plane.dialects.dialect import Envelope
+from shrk_coordinator.data_plane.end_of_tick import EndOfTick
 from shrk_coordinator.data_plane.errors import error_event, from_failure, from_refusal
-from shrk_coordinator.errors import ApiError, answer_too_large
+from shrk_coordinator.data_plane.held import HeldBytes
+from shrk_coordinator.errors import ApiError, answer_too_large, overloaded
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
 from shrk_coordinator.state.events import FailureDetail, StreamId
@@ -56,6 +58,17 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """What all relays of one coordinator share."""
+
+    links: LinkPort
+    tell: Announcements
+    patience: Patience = Patience()
+    end_of_tick: EndOfTick = field(default_factory=EndOfTick)
+    held: HeldBytes = field(default_factory=HeldBytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request that passed its checks."""
 
@@ -70,17 +83,17 @@ class Call:
 class Relay:
     """What streamed and whole answers share: attempts, the cursor and credit."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
+    def __init__(self, call: Call, shared: Shared) -> None:
         self.call = call
-        self.patience = patience
+        self.shared = shared
         self.cursor = CommitCursor()
         self.error: ApiError | None = None
         self.ended = False
         #: The node whose answer this is, once there is one.
         self.node_id = ""
         self._attempt: do.StartAttempt | None = None
-        self._links = links
-        self._tell = tell
+        self._links = shared.links
+        self._tell = shared.tell
         self._wake = asyncio.Event()
         #: Bytes the current node may still send.
         self._credit = 0
@@ -182,6 +195,9 @@ class Relay:
             self.ended = True
             self._wake.set()
 
+    def let_go(self) -> None:
+        """Nothing is held any more; the end of every relay."""
+
     @abstractmethod
     async def respond(self, request: web.Request, headers: Callable[[], dict[str, str]]) -> web.StreamResponse:
         """Answer the caller; `headers` is asked when they are due. Raises ApiError before the first byte, and
@@ -215,21 +231,29 @@ class _Sink:
 class WholeRelay(Relay):
     """An answer in one piece. Nothing is delivered before its end, so a lost node costs only time."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
-        super().__init__(call, links, tell, patience)
+    def __init__(self, call: Call, shared: Shared) -> None:
+        super().__init__(call, shared)
         self._parts: list[bytes] = []
 
     def begin(self, effect: do.StartAttempt) -> Sequence[link_pb2.CoordinatorFrame]:
         """Start over: what an earlier attempt sent has reached nobody."""
-        self._parts.clear()
+        self.let_go()
         self.cursor = CommitCursor()
         return super().begin(effect)
 
+    def let_go(self) -> None:
+        """Drop what is held of the answer."""
+        self.shared.held.give_back(sum(map(len, self._parts)))
+        self._parts.clear()
+
     def _take(self, part: bytes, first: bool) -> None:
-        self._parts.append(part)
         if self.cursor.bytes > ANSWER_BYTES_MAX:
             self._give_up(answer_too_large(ANSWER_BYTES_MAX))
-        self._passed_on(len(part))
+        elif not self.shared.held.take(len(part)):
+            self._give_up(overloaded())
+        elif part:
+            self._parts.append(part)
+            self._passed_on(len(part))
 
     def _complete(self, finish: link_pb2.Finish) -> None:
         """Nothing is left to add: the engine's own JSON is the answer."""
@@ -239,22 +263,36 @@ class WholeRelay(Relay):
         await self._wake.wait()
         if self.error is not None:
             raise self.error
-        return web.Response(body=b"".join(self._parts), content_type="application/json", headers=headers())
+        if self.cursor.bytes <= PART_BYTES_MAX:
+            return web.Response(body=b"".join(self._parts), content_type="application/json", headers=headers())
+        # aiohttp would wait for ever for a caller that does not take a large answer.
+        shown = headers() | {"Content-Type": "application/json", "Content-Length": str(self.cursor.bytes)}
+        pipe = await ChunkPipe.open(request, shown, self.shared.patience.caller_stall)
+        for part in self._parts:
+            pipe.send([part])
+            await pipe.drained()
+        return await pipe.finish()
 
 
 class StreamedRelay(Relay):
     """An answer as a stream of events. From its first piece on it can only go on or fail honestly."""
 
-    def __init__(self, call: Call, links: LinkPort, tell: Announcements, patience: Patience) -> None:
-        super().__init__(call, links, tell, patience)
+    def __init__(self, call: Call, shared: Shared) -> None:
+        super().__init__(call, shared)
         self._pending: list[bytes] = []
         self._pipe: ChunkPipe | None = None
         self._flush_due = False
         self._caller_gone = False
         self._written_at = 0.0
+        #: Bytes written that the caller has not read on: its node gets no credit for them yet.
+        self._unread = 0
+        #: Whether what was sent ends with an event's end: only there may something of ours be said.
+        self._between_events = True
 
     def _take(self, part: bytes, first: bool) -> None:
-        self._pending.append(part)
+        if part:
+            self._pending.append(part)
+            self._between_events = part.endswith(b"\n\n")
         if first:
             assert self._attempt is not None
             self._tell.first_piece(self._attempt.stream)
@@ -262,14 +300,14 @@ class StreamedRelay(Relay):
         elif not self._flush_due and self._pipe is not None:
             # Once per caller and tick, however many pieces came.
             self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self.shared.end_of_tick.add(self._flush)
 
     def _complete(self, finish: link_pb2.Finish) -> None:
         call = self.call
         self._pending.append(call.dialect.ending(call.envelope, finish, call.include_usage) + sse.DONE)
 
     def _flush(self) -> None:
-        """Write what is ready, unless the caller reads too slowly or the handler has taken over."""
+        """Write what is ready, unless the caller reads too slowly: then the handler waits for it."""
         self._flush_due = False
         pipe = self._pipe
         if pipe is None or not self._pending:
@@ -286,17 +324,19 @@ class StreamedRelay(Relay):
             self._wake.set()
             return
         self._written_at = asyncio.get_running_loop().time()
+        size = sum(map(len, parts))
         if pipe.paused:
-            # Wait for the caller before giving credit back.
+            self._unread += size
             self._wake.set()
-        self._passed_on(sum(map(len, parts)))
+        else:
+            self._passed_on(size)
 
     async def respond(self, request: web.Request, headers: Callable[[], dict[str, str]]) -> web.StreamResponse:
         """Answer as pieces come. Raises ApiError before the first byte, and CallerGone."""
         await self._opened()
         if self.error is not None and not self._pending:
             raise self.error
-        pipe = await ChunkPipe.open(request, headers() | _STREAM_HEADERS)
+        pipe = await ChunkPipe.open(request, headers() | _STREAM_HEADERS, self.shared.patience.caller_stall)
         self._pipe = pipe
         while True:
             self._wake.clear()
@@ -308,35 +348,35 @@ class StreamedRelay(Relay):
                 break
             await self._idle(pipe)
         if self.error is not None:
-            pipe.send([error_event(self.error, self.call.request_id)])
             await self._drained(pipe)
+            if not self._between_events:
+                # Half an event is out: anything after it would be read as its other half.
+                return pipe.cut()
+            pipe.send([error_event(self.error, self.call.request_id)])
         return await pipe.finish()
 
     async def _opened(self) -> None:
         """Until there is a first piece, an end, or headers are due."""
         try:
-            async with asyncio.timeout(self.patience.headers_after):
+            async with asyncio.timeout(self.shared.patience.headers_after):
                 await self._wake.wait()
         except TimeoutError:
             return
 
     async def _drained(self, pipe: ChunkPipe) -> None:
-        if not pipe.paused:
-            return
-        try:
-            async with asyncio.timeout(self.patience.caller_stall):
-                await pipe.drained()
-        except TimeoutError:
-            pipe.cut()
-            raise CallerGone from None
+        """Wait for a slow caller, then let its node go on."""
+        await pipe.drained()
+        if self._unread:
+            unread, self._unread = self._unread, 0
+            self._passed_on(unread)
 
     async def _idle(self, pipe: ChunkPipe) -> None:
         """Until something needs the handler; a comment when the answer is slow."""
         try:
-            async with asyncio.timeout(self.patience.keep_alive):
+            async with asyncio.timeout(self.shared.patience.keep_alive):
                 await self._wake.wait()
         except TimeoutError:
             now = asyncio.get_running_loop().time()
-            if now - self._written_at >= self.patience.keep_alive:
+            if self._between_events and now - self._written_at >= self.shared.patience.keep_alive:
                 pipe.send([sse.KEEP_ALIVE])
                 self._written_at = now

@@ -22,7 +22,7 @@ from shrk_coordinator.state.attempts import (
 )
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, FailureDetail
-from shrk_coordinator.state.placement import Nowhere, Placed, place
+from shrk_coordinator.state.placement import NotThatKind, Nowhere, Placed, place
 from shrk_coordinator.state.roster import Node, Roster
 
 
@@ -41,6 +41,10 @@ class CoordinatorState:
             case seen.NodeReported(now, node_id, link, report):
                 if node := self._linked(node_id, link):
                     self.roster.report(now, node, report)
+                return []
+            case seen.NodeHeard(now, node_id, link):
+                if node := self._linked(node_id, link):
+                    node.heard_at = now
                 return []
             case seen.NodeDraining(now, node_id, link):
                 if node := self._linked(node_id, link):
@@ -125,6 +129,10 @@ class CoordinatorState:
                 offer.placed += 1
                 start = do.StartAttempt(request.request_id, attempt.number, attempt.stream, node.node_id, node.link)
                 return [start]
+            case NotThatKind(served):
+                self.attempts.close(request)
+                wrong = do.WrongEndpoint(request.model, request.endpoint, served)
+                return [do.RefuseRequest(request.request_id, wrong)]
             case Nowhere(counts):
                 self.attempts.close(request)
                 return [do.RefuseRequest(request.request_id, do.NoNode(request.model, counts))]
@@ -152,6 +160,9 @@ class CoordinatorState:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is None:
             return []
+        if attempt.phase is not Phase.ASKED:
+            begun = FailureDetail(Fault.NODE, "the node rejected what it had begun", code="node_broke_contract")
+            return self._broken(now, stream, begun)
         request = attempt.request
         request.tried.add(attempt.node_id)
         release = self._release(attempt)
@@ -188,7 +199,7 @@ class CoordinatorState:
         release = self._release(attempt)
         if failure.fault is not Fault.CALLER and not delivered:
             request.failures += 1
-            if not request.exhausted:
+            if not request.exhausted and now < request.deadline:
                 placed = self._place(now, request)
                 if isinstance(placed[0], do.StartAttempt):
                     return [release, *placed]

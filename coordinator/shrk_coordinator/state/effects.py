@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shrk_contract.terms import Endpoint
 from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
 
 
@@ -73,6 +74,15 @@ class UnknownModel:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongEndpoint:
+    """Nodes serve the model, and none of them this endpoint: it is not that kind of model."""
+
+    model: str
+    asked: Endpoint
+    served: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NoNode:
     """The model is known, but no node can take the request now. `counts` holds how many nodes per reason."""
 
@@ -85,7 +95,7 @@ class RefuseRequest:
     """End the request; no node is working on it."""
 
     request_id: RequestId
-    why: UnknownModel | NoNode
+    why: UnknownModel | WrongEndpoint | NoNode
 
 
 @dataclass(frozen=True, slots=True)

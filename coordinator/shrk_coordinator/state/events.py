@@ -49,6 +49,15 @@ class NodeReported:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeHeard:
+    """Something came from a node. Its reports may wait behind its pieces on a slow line."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDraining:
     """A node finishes what runs and takes nothing new."""
 
@@ -148,6 +157,7 @@ class Tick:
 Event = (
     NodeHello
     | NodeReported
+    | NodeHeard
     | NodeDraining
     | LinkClosed
     | RequestArrived

@@ -29,6 +29,13 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotThatKind:
+    """Nodes serve the model, and none of them this endpoint."""
+
+    served: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Nowhere:
     """No feasible node; how many there were per reason."""
 
@@ -51,17 +58,22 @@ def rank(offer: Offer) -> tuple[float, int, NodeId]:
     return offer.load, offer.placed, offer.node_id
 
 
-def place(roster: Roster, model: str, endpoint: Endpoint, tried: Collection[NodeId]) -> Placed | Nowhere:
+def place(roster: Roster, model: str, endpoint: Endpoint, tried: Collection[NodeId]) -> Placed | NotThatKind | Nowhere:
     """Choose a node for one attempt."""
-    reasons: Counter[str] = Counter()
     best: Placed | None = None
+    lowest: tuple[float, int, NodeId] | None = None
     for node, offer in roster.offers(model):
-        reason = why_not(node, offer, endpoint, tried)
-        if reason is not None:
-            reasons[reason] += 1
-        elif best is None or rank(offer) < rank(best.offer):
-            best = Placed(node, offer)
+        if why_not(node, offer, endpoint, tried) is None:
+            ranked = rank(offer)
+            if lowest is None or ranked < lowest:
+                best, lowest = Placed(node, offer), ranked
     if best is not None:
         return best
     # Only now, when there is nobody to ask, is it worth looking at every node for the reason.
+    served = {served for _, offer in roster.offers(model) for served in offer.engine.endpoints}
+    if served and endpoint not in served:
+        return NotThatKind(tuple(sorted(served)))
+    reasons = Counter[str](
+        reason for node, offer in roster.offers(model) if (reason := why_not(node, offer, endpoint, tried))
+    )
     return Nowhere(tuple(sorted((reasons + roster.not_serving(model)).items())))

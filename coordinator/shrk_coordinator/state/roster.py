@@ -19,6 +19,9 @@ from shrk_coordinator.state.events import LinkId, NodeId
 #: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
 #: The bound keeps a node that invents names from filling memory.
 MODELS_MAX = 10_000
+#: A caller's typing error may not cost more than a few milliseconds of everybody's time.
+NAMES_COMPARED_MAX = 200
+NAMES_LENGTH_MAX = 100
 
 
 @dataclass(slots=True)
@@ -110,7 +113,12 @@ class Roster:
         self._offers[model][node.node_id] = node.offers[model] = Offer(node.node_id, engine)
 
     def _remember(self, model: str) -> None:
-        if model not in self._offers and len(self._offers) < MODELS_MAX:
+        if model in self._offers:
+            return
+        if len(self._offers) >= MODELS_MAX:
+            # Names that nobody serves make room: a node that invented ten thousand must not shut others out.
+            self._offers = {name: offers for name, offers in self._offers.items() if offers}
+        if len(self._offers) < MODELS_MAX:
             self._offers[model] = {}
 
     def _withdraw(self, node: Node, model: str) -> None:
@@ -126,8 +134,11 @@ class Roster:
         return model in self._offers
 
     def nearest(self, model: str) -> tuple[str, ...]:
-        """The three known names most like this one."""
-        return tuple(difflib.get_close_matches(model[:300], self._offers, n=3, cutoff=0.0))
+        """Up to three known names like this one, those that are served first."""
+        by_service = sorted(self._offers, key=lambda name: (not self._offers[name], name))
+        return tuple(
+            difflib.get_close_matches(model[:NAMES_LENGTH_MAX], by_service[:NAMES_COMPARED_MAX], n=3, cutoff=0.4)
+        )
 
     def offers(self, model: str) -> Iterator[tuple[Node, Offer]]:
         """The nodes that offer this model now."""

@@ -17,13 +17,16 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from shrk_contract.trouble import Trouble
+from shrk_coordinator.errors import DatabaseError
 
 #: How long a writer waits for another's transaction. Ours take milliseconds; five seconds mean that somebody
 #: holds the file open with another tool.
 BUSY_TIMEOUT_MS = 5000
 #: Connections (a thread each). One writes at any time; the others read.
 POOL_SIZE = 4
+#: How long a transaction waits for its turn: for a connection, and before that, where it writes, for the writers
+#: before it. Two of them that wait for another tool's lock in vain fit in.
+TURN_SECONDS_MAX = 10.0
 #: Execution option of transactions that write: they take the write lock at once, so that none fails half-way
 #: because another wrote between its read and its write.
 WRITES = "shrk_writes"
@@ -31,12 +34,11 @@ WRITES = "shrk_writes"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-class DatabaseError(Trouble):
-    """The database cannot be used. `str()` says why and what to do."""
+def open_engine(url: str, turn_seconds: float = TURN_SECONDS_MAX) -> AsyncEngine:
+    """An engine for `sqlite:///PATH`; the file is made with mode 0600 in a folder of mode 0700. Raises DatabaseError.
 
-
-def open_engine(url: str) -> AsyncEngine:
-    """An engine for `sqlite:///PATH`; the file is made with mode 0600 in a folder of mode 0700."""
+    `turn_seconds` is how long a transaction waits for a connection.
+    """
     parsed = make_url(url).set(drivername="sqlite+aiosqlite")
     if not parsed.database:
         raise DatabaseError(f"{url} names no file; use sqlite:///PATH")
@@ -49,7 +51,7 @@ def open_engine(url: str) -> AsyncEngine:
         raise DatabaseError(
             f"{path} cannot be opened: {error.strerror}. Give a folder you may write to: --state-dir DIR"
         ) from error
-    engine = create_async_engine(parsed, pool_size=POOL_SIZE, max_overflow=0)
+    engine = create_async_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=turn_seconds)
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine

@@ -1,21 +1,24 @@
 """The store: every method is one transaction. Time is an argument, in unix milliseconds.
 
-Every method raises DatabaseError where the database fails: full disk, locked file.
+Every method raises DatabaseError where the database fails: full disk, locked file, no connection in time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import Row, Select, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import ApiKey, JoinToken, NewNode, Node, Owner, Scope, TokenProblem, Visibility
-from shrk_coordinator.store.sqlite import WRITES, DatabaseError, migrate, open_engine
+from shrk_coordinator.store.sqlite import TURN_SECONDS_MAX, WRITES, migrate, open_engine
 from shrk_coordinator.store.tables import api_keys, join_tokens, nodes, owners, revocations
 
 #: Rows of one listing. Whoever has more needs a filter, which does not exist yet.
@@ -25,13 +28,19 @@ LISTED_MAX = 10_000
 class Store:
     """Owners, nodes, join tokens, revocations and keys."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, turn_seconds: float = TURN_SECONDS_MAX) -> None:
         self._engine = engine
+        self._turn_seconds = turn_seconds
+        # SQLite has one writer anyway: the others wait here, and leave the connections to those who read.
+        self._writer = asyncio.Lock()
 
     @classmethod
-    async def open(cls, url: str) -> Store:
-        """The store at `sqlite:///PATH`, made or brought up to date. Raises DatabaseError."""
-        engine = open_engine(url)
+    async def open(cls, url: str, turn_seconds: float = TURN_SECONDS_MAX) -> Store:
+        """The store at `sqlite:///PATH`, made or brought up to date. Raises DatabaseError.
+
+        `turn_seconds` is how long a transaction waits for a connection, and a write for the writes before it.
+        """
+        engine = open_engine(url, turn_seconds)
         try:
             await migrate(engine)
         except BaseException as error:
@@ -39,7 +48,7 @@ class Store:
             if isinstance(error, DBAPIError):
                 raise DatabaseError(f"{url} cannot be used: {error.orig}") from error
             raise
-        return cls(engine)
+        return cls(engine, turn_seconds)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -52,17 +61,34 @@ class Store:
                 await connection.execution_options(**{WRITES: writes})
                 async with connection.begin():
                     yield connection
-        except OperationalError as error:
-            raise DatabaseError(
-                f"the database {self._engine.url.database} failed: {error.orig}. Check the disk's free space, and "
-                "that no other program holds the file"
-            ) from error
+        except (IntegrityError, ProgrammingError, DataError):
+            raise  # What was asked is wrong, not the database.
+        except NoConnection as error:
+            raise self._failed(f"all its connections were in use for {self._turn_seconds:g} s") from error
+        except DBAPIError as error:
+            raise self._failed(str(error.orig)) from error
+
+    def _failed(self, why: str) -> DatabaseError:
+        return DatabaseError(
+            f"the database {self._engine.url.database} failed: {why}. Check the disk's free space, and that no other "
+            "program holds the file"
+        )
 
     def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._transaction(writes=False)
 
-    def _writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        return self._transaction(writes=True)
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with asyncio.timeout(self._turn_seconds):
+                await self._writer.acquire()
+        except TimeoutError as error:
+            raise self._failed(f"other writes took {self._turn_seconds:g} s") from error
+        try:
+            async with self._transaction(writes=True) as connection:
+                yield connection
+        finally:
+            self._writer.release()
 
     # --- owners and join tokens ---
 
@@ -101,6 +127,11 @@ class Store:
         Whoever took it and asks again with the same key before it expires, having lost the answer, gets the
         node it already is.
         """
+        # Read first: whoever knocks with a token of their own making must not take the lock that all writes need.
+        async with self._reading() as connection:
+            outcome = await self._without_redeeming(connection, sha256, asking, now)
+        if outcome is not None:
+            return outcome
         async with self._writing() as connection:
             taken = await connection.execute(
                 update(join_tokens)
@@ -114,7 +145,9 @@ class Store:
             )
             token = taken.one_or_none()
             if token is None:
-                return await self._why_not_redeemed(connection, sha256, asking, now)
+                lost = await self._without_redeeming(connection, sha256, asking, now)
+                assert lost is not None, "a token that cannot be taken has been taken or has expired"
+                return lost
             await connection.execute(
                 insert(nodes).values(
                     id=asking.id,
@@ -129,9 +162,10 @@ class Store:
             )
             return _to_node((await connection.execute(_select_nodes().where(nodes.c.id == asking.id))).one())
 
-    async def _why_not_redeemed(
+    async def _without_redeeming(
         self, connection: AsyncConnection, sha256: bytes, asking: NewNode, now: int
-    ) -> Node | TokenProblem:
+    ) -> Node | TokenProblem | None:
+        """The outcome where the token is not there to be taken; None: it is."""
         found = await connection.execute(
             select(join_tokens.c.used_by, join_tokens.c.expires_at).where(join_tokens.c.sha256 == sha256)
         )
@@ -142,7 +176,7 @@ class Store:
             holder = (await connection.execute(_select_nodes().where(nodes.c.id == token.used_by))).one()
             same_key = holder.public_key_sha256 == asking.public_key_sha256
             return _to_node(holder) if same_key and now < token.expires_at else TokenProblem.USED
-        return TokenProblem.EXPIRED
+        return None if now < token.expires_at else TokenProblem.EXPIRED
 
     async def join_tokens(self) -> list[JoinToken]:
         """All tokens, the newest first."""
@@ -204,11 +238,21 @@ class Store:
         async with self._reading() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
-    async def revoked_since(self, moment: int) -> list[str]:
-        """Nodes and certificate serials revoked at or after `moment`."""
-        query = select(revocations.c.subject).where(revocations.c.revoked_at >= moment).limit(LISTED_MAX)
+    async def revoked_after(self, last: int) -> tuple[int, list[str]]:
+        """Where the list of revocations has been read to, and the nodes and certificate serials that follow `last`.
+
+        0 begins at its beginning; at most LISTED_MAX at once. By its place in the list none is ever missed, which
+        by its time it might be: a revocation that waited for the lock appears later than the moment it carries.
+        """
+        query = (
+            select(revocations.c.id, revocations.c.subject)
+            .where(revocations.c.id > last)
+            .order_by(revocations.c.id)
+            .limit(LISTED_MAX)
+        )
         async with self._reading() as connection:
-            return list((await connection.execute(query)).scalars())
+            rows = (await connection.execute(query)).all()
+        return (rows[-1].id if rows else last), [row.subject for row in rows]
 
     # --- API keys ---
 

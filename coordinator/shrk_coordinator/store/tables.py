@@ -61,6 +61,7 @@ revocations = Table(
     Column("reason", Text, nullable=False),
     Column("revoked_at", BigInteger, nullable=False),
     UniqueConstraint("kind", "subject"),
+    sqlite_autoincrement=True,  # ids only grow, also past removed rows: followers of the list go by them
 )
 
 api_keys = Table(

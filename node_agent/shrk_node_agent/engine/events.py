@@ -48,7 +48,6 @@ class EventReader:
         self._caller_wants_usage = caller_wants_usage
         self._rest = b""
         self._ends: dict[int, ChoiceEnd] = {}
-        self.prompt_token_ids: list[int] = []
         self.usage: dict[str, Any] = {}
         self.done = False
         self.failed: Failed | None = None
@@ -83,9 +82,6 @@ class EventReader:
             raise EngineSentNonsense(f"an event that cannot be read ({type(error).__name__})") from error
 
     def _take(self, event: dict[str, Any], batch: Batch) -> None:
-        prompt = event.get("prompt_token_ids")
-        if prompt and not self.prompt_token_ids:
-            self.prompt_token_ids = prompt
         if not self._caller_wants_ids:
             event.pop("prompt_token_ids", None)
         usage = event.get("usage")
@@ -107,9 +103,7 @@ class EventReader:
         ids = choice.get("token_ids")
         if not self._caller_wants_ids:
             choice.pop("token_ids", None)
-            prompt = choice.pop("prompt_token_ids", None)
-            if prompt and not self.prompt_token_ids:
-                self.prompt_token_ids = prompt
+            choice.pop("prompt_token_ids", None)
         delta = choice.get("delta")
         content = delta if delta is not None else {"text": choice.get("text")}
         visible = any(value for name, value in content.items() if name != "role")
@@ -127,8 +121,8 @@ class EventReader:
         stop = orjson.dumps(choice.pop("stop_reason")) if "stop_reason" in choice else b""
         self._ends[choice["index"]] = ChoiceEnd(choice["index"], finish_reason, stop)
         choice["finish_reason"] = None
-        # The coordinator says how it ended; what is left of the event may be its last words.
-        return visible or bool(choice.get("logprobs"))
+        # The coordinator says how it ended; what is left of the event may be its last words, or its last ids.
+        return visible or bool(choice.get("logprobs")) or bool(ids and self._caller_wants_ids)
 
 
 def name_tool_calls(message: dict[str, Any], prefix: str, choice: int) -> None:

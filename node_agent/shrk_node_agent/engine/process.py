@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+import structlog
 
 from shrk_node_agent.engine.engine import (
     EngineEvent,
@@ -37,6 +39,11 @@ READ_BYTES = 64 * 1024
 LAST_OUTPUT_SECONDS_MAX = 2.0
 #: Beyond grace and wiping, a warden that has not ended by then hangs.
 STOP_SLACK_SECONDS = 5.0
+
+#: For the owner, who can do nothing about it but tell us.
+OWN_ERROR = "An error in the agent itself, which its log shows"
+
+log = structlog.get_logger("shrk.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,32 +154,48 @@ class SupervisedEngine:
             await asyncio.shield(self._life)
 
     async def _live(self) -> None:
+        try:
+            exited = await self._until_gone()
+        except Exception:
+            # Whatever it was: an engine whose end is never told would count as alive for ever.
+            log.exception("supervising an engine failed", engine=self._spec.id)
+            if self._session is not None:
+                await self._session.abandon()
+            exited = EngineExited(None, self._output.tail, False, OWN_ERROR)
+        self._on_event(exited)
+
+    async def _until_gone(self) -> EngineExited:
         if (refusal := self._refusal()) is not None:
-            self._on_event(EngineExited(None, (), True, refusal))
-            return
+            return EngineExited(None, (), True, refusal)
         try:
             session = await self._spawn()
         except OSError as error:
-            self._on_event(EngineExited(None, (), False, f"The engine could not be started: {error}"))
-            return
+            return EngineExited(None, (), False, f"The engine could not be started: {error}")
         self._session = session
         if self._stop_asked is not None:
             session.ask_to_stop(self._stop_asked)
         self._advance(Progress("starting", None))
-        rising = asyncio.create_task(self._rise(session))
-        rising.add_done_callback(self._on_risen)
+        rising = self._part(self._rise(session))
+        pump = self._part(self._pump(session))
         try:
-            self._on_event(await self._watch(session, rising))
+            return await self._watch(session, rising, pump)
         finally:
-            rising.cancel()
+            for part in (rising, pump):
+                part.cancel()
             session.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await rising
+            await asyncio.gather(rising, pump, return_exceptions=True)
 
-    def _on_risen(self, rising: asyncio.Task[None]) -> None:
-        """An error of ours on the way up must not leave an engine that nobody will ever use."""
-        if not rising.cancelled() and rising.exception() is not None:
-            self._give_up("An error in the agent itself, which its log shows", incompatible=False)
+    def _part(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What goes on beside the watch. An error of ours in it must not leave an engine that nobody can use."""
+
+        def ended(part: asyncio.Task[None]) -> None:
+            if not part.cancelled() and (error := part.exception()) is not None:
+                log.error("supervising an engine failed", engine=self._spec.id, exc_info=error)
+                self._give_up(OWN_ERROR, incompatible=False)
+
+        part = asyncio.create_task(work)
+        part.add_done_callback(ended)
+        return part
 
     def _refusal(self) -> str | None:
         length = len(bytes(self._folders.sockets))
@@ -195,13 +218,14 @@ class SupervisedEngine:
                 remove=(self._folder, record_path(self._folders.run, self._spec.id)),
                 cwd=self._folder,
             )
-        except OSError:
+        except BaseException:
             remove(self._folder)
             raise
 
-    async def _watch(self, session: WardedSession, rising: asyncio.Task[None]) -> EngineExited:
+    async def _watch(
+        self, session: WardedSession, rising: asyncio.Task[None], pump: asyncio.Task[None]
+    ) -> EngineExited:
         """From the first line to the last; returns when nothing of the engine is left."""
-        pump = asyncio.create_task(self._pump(session))
         record: SessionRecord | None = None
         try:
             if (birth := await session.born()) is not None:
@@ -213,18 +237,29 @@ class SupervisedEngine:
             session.kill_warden()
         end = await session.ended()
         rising.cancel()
-        await asyncio.to_thread(self._clear, record if end is None else None)
+        problems = await asyncio.to_thread(self._clear, record if end is None else None)
         await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS_MAX)
         pump.cancel()
         self._output.close()
-        return self._exited(end)
+        return self._exited(end, problems)
 
-    def _clear(self, unfinished: SessionRecord | None) -> None:
-        """What the warden has left undone: `unfinished` where it was killed, else a record written too late."""
-        if unfinished is not None:
-            kill_session(unfinished)
-        remove(self._folder)
-        remove(record_path(self._folders.run, self._spec.id))
+    def _clear(self, unfinished: SessionRecord | None) -> list[str]:
+        """What the warden has left undone: `unfinished` where it was killed, else a record written too late.
+
+        What cannot be done is returned in words: the engine has ended all the same.
+        """
+        problems = []
+        try:
+            if unfinished is not None:
+                kill_session(unfinished)
+        except OSError as error:
+            problems.append(f"its processes cannot be ended: {error.strerror}")
+        for path in (self._folder, record_path(self._folders.run, self._spec.id)):
+            try:
+                remove(path)
+            except OSError as error:
+                problems.append(f"{path} cannot be removed: {error.strerror}")
+        return problems
 
     async def _pump(self, session: WardedSession) -> None:
         while received := await session.output.read(READ_BYTES):
@@ -290,7 +325,7 @@ class SupervisedEngine:
         if self._session is not None:
             self._session.ask_to_stop(GRACE_SECONDS)
 
-    def _exited(self, end: End | None) -> EngineExited:
+    def _exited(self, end: End | None, problems: list[str]) -> EngineExited:
         # With its warden gone, the engine's death signal was SIGKILL.
         returncode = -signal.SIGKILL if end is None else end.returncode
         if self._stop_asked is not None:
@@ -303,14 +338,14 @@ class SupervisedEngine:
             reason, incompatible = explain(returncode, self._ready, self._output, self._launch.source)
         if end is not None and end.left:
             reason += f"; processes {list(end.left)} do not end, and a restart of the machine will help"
-        return EngineExited(returncode, self._output.tail, incompatible, reason)
+        return EngineExited(returncode, self._output.tail, incompatible, "; ".join([reason, *problems]))
 
 
 def explain(returncode: int | None, ready: bool, output: EngineOutput, source: str | None) -> tuple[str, bool]:
     """Why an engine ended by itself, in one sentence, and whether another start would end the same way."""
     when = "" if ready else " before it was ready"
     if returncode is None or returncode < 0:
-        name = "SIGKILL" if returncode is None else signal.Signals(-returncode).name
+        name = _signal_name(signal.SIGKILL if returncode is None else -returncode)
         hint = (
             "; if nobody did that, the machine ran out of memory (`journalctl -k` tells)" if name == "SIGKILL" else ""
         )
@@ -322,3 +357,10 @@ def explain(returncode: int | None, ready: bool, output: EngineOutput, source: s
         f"The engine ended with status {returncode}{when}: {last}",
         not ready and returncode != 0 and not output.cause_passes,
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # Real-time signals have no names.

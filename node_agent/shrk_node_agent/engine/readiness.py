@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 
 from shrk_contract.terms import Endpoint
+from shrk_node_agent.engine.bodies import read_up_to
 from shrk_node_agent.engine.engine import Task
 
 #: A look at /health and /v1/models; both answer from memory.
@@ -129,7 +130,7 @@ class EngineProbe:
                     headers={"content-type": "application/json"},
                 ) as response,
             ):
-                return response.status, await response.content.read(ANSWER_BYTES_MAX)
+                return response.status, await read_up_to(response, ANSWER_BYTES_MAX)
         except TimeoutError as error:
             raise NotYet(f"{path} did not answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

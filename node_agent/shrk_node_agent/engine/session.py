@@ -15,6 +15,8 @@ from shrk_node_agent.engine import warden
 
 #: A warden starts in 50 ms; a machine that swaps may need seconds, and none needs this long.
 BIRTH_SECONDS_MAX = 30.0
+#: A warden without a parent ends by itself; beyond its grace, its killing and some seconds, it hangs.
+ABANDON_SECONDS_MAX = warden.ORPHAN_GRACE_SECONDS + warden.WIPE_SECONDS_MAX + 5.0
 #: The two lines that a warden announces are far shorter.
 ANNOUNCEMENT_BYTES_MAX = 4096
 #: Output that waits to be read, before the engine has to wait with writing.
@@ -64,7 +66,7 @@ class _Pipe:
 
 
 class WardedSession:
-    """A running warden. Made by `spawn`; `ended` must be awaited, then `close` called."""
+    """A running warden. Made by `spawn`; `ended` must be awaited, then `close` called; or `abandon`."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, control_fd: int, announcements: _Pipe, output: _Pipe
@@ -145,6 +147,16 @@ class WardedSession:
         """The last resort, when it does not do its work: `ended` then returns None."""
         if not self._over:
             self._process.kill()
+
+    async def abandon(self) -> None:
+        """In place of `ended`, after a failure of ours: nothing of the guarded process is left when this returns."""
+        self.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), ABANDON_SECONDS_MAX)
+        except TimeoutError:
+            self.kill_warden()
+            await self._process.wait()
+        self._over = True
 
     def close(self) -> None:
         """Let go of the pipes; to a warden that still runs it means that its parent is gone."""

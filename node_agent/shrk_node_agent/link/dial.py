@@ -1,10 +1,10 @@
-"""Dials the coordinator, holds the link, and dials again: at once after a drop, then with full jitter."""
+"""Dials the coordinator, holds the link, and dials again: at once after a good link, then with full jitter."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,12 +27,18 @@ from shrk_contract.v1.refusal_pb2 import ProtocolVersion, Refusal
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import parse_controller
 from shrk_node_agent.link.session import CoordinatorBrokeContract, Session, SessionPort
-from shrk_node_agent.state.backoff import DIAL
+from shrk_node_agent.state.backoff import DIAL, dial_failures
 
 #: From the first packet to the welcome, over the worst line that is still of use.
 WELCOME_SECONDS_MAX = 20.0
 #: After a refusal that waiting cannot mend; the operator may still mend it.
 PERMANENT_REFUSAL_SECONDS = 60.0
+#: After any other refusal, whatever it says: a whole fleet may have been told "at once".
+REFUSAL_SECONDS_MIN = 1.0
+#: From the moment that a call is known to be over until its last frame is read: it has arrived already.
+LAST_WORD_SECONDS_MAX = 2.0
+#: gRPC ends a cancelled call within a tick; a link that is over must not keep the next one waiting for more.
+CALL_END_SECONDS_MAX = 2.0
 
 #: What `read` returns at the end of a stream; grpc-stubs do not know it.
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
@@ -76,6 +82,7 @@ class Dialler:
     def __init__(
         self,
         identity: Identity,
+        addresses: Sequence[str],
         incarnation: int,
         agent_version: str,
         port: SessionPort,
@@ -83,12 +90,16 @@ class Dialler:
         lost: Callable[[Session], None],
         changed: Callable[[], None],
         clock: Callable[[], int],
+        monotonic: Callable[[], float],
         fraction: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`lost` hears of every link's end, `changed` of every change of `status`; `clock` tells unix ms."""
+        """`addresses` are `tcp://host:port`, best first. `lost` hears of every link's end, `changed` of every change
+        of `status`. `clock` tells unix ms, `monotonic` seconds; `fraction` is random in [0, 1)."""
         self.status = LinkStatus()
         self.session: Session | None = None
         self._identity = identity
+        self._addresses = addresses
         self._incarnation = incarnation
         self._agent_version = agent_version
         self._port = port
@@ -96,7 +107,10 @@ class Dialler:
         self._lost = lost
         self._changed = changed
         self._clock = clock
+        self._monotonic = monotonic
         self._fraction = fraction
+        self._pause = pause
+        self._welcomed_at: float | None = None
         self._report_now = asyncio.Event()
 
     def report_soon(self) -> None:
@@ -105,17 +119,21 @@ class Dialler:
 
     async def run(self) -> None:
         """Dial for ever."""
-        failures = 0
-        addresses = self._identity.link_addresses
+        failures = position = 0
         while True:
-            links_before = self.status.links
-            address = addresses[failures % len(addresses)]
-            wait = await self._one_link(address)
-            failures = 1 if self.status.links > links_before else failures + 1
+            self._welcomed_at = None
+            wait = await self._one_link(self._addresses[position % len(self._addresses)])
+            failures = dial_failures(failures, self._lived_seconds())
+            if failures > 1 or self._welcomed_at is None:
+                position += 1  # where a good link was, the next one is likeliest
             delay = wait if wait is not None else DIAL.delay(failures, self._fraction())
             if delay:
                 log.info("dialling again", seconds=round(delay, 1))
-            await asyncio.sleep(delay)
+            await self._pause(delay)
+
+    def _lived_seconds(self) -> float:
+        """How long the last link was up; 0 where there was no welcome."""
+        return 0.0 if self._welcomed_at is None else self._monotonic() - self._welcomed_at
 
     async def _one_link(self, address: str) -> float | None:
         """One link from dialling to its end; seconds to wait where the coordinator named them."""
@@ -126,8 +144,10 @@ class Dialler:
             refusal = refused.refusal
             self._set(LinkState.REFUSED, str(refused))
             log.error("the coordinator refused the link", why=refusal.message, remedy=refusal.remedy)
-            wait = PERMANENT_REFUSAL_SECONDS if refusal.permanent else refusal.retry_after_ms / 1000
-            return wait * (0.5 + self._fraction())
+            if refusal.permanent:
+                return PERMANENT_REFUSAL_SECONDS * (0.5 + self._fraction())
+            # Not before the moment that was named, and not all nodes at once.
+            return max(REFUSAL_SECONDS_MIN, refusal.retry_after_ms / 1000) * (1.0 + self._fraction())
         except IdentityError as error:
             self._set(LinkState.REFUSED, str(error))
             log.error("the node's identity cannot be used", why=str(error))
@@ -145,22 +165,24 @@ class Dialler:
         controller = parse_controller(address)
         target = controller.at(controller.port)
         channel = grpc.aio.secure_channel(target, self._identity.channel_credentials(), options=_OPTIONS)
-        call: Any = None
         try:
             stub: Any = link_pb2_grpc.LinkServiceStub(channel)
             call = stub.Open()
-            await self._converse(call)
+            try:
+                await self._converse(call)
+            finally:
+                await _end_call(call)
         finally:
-            if call is not None:
-                call.cancel()
-                # Known leak of grpc.aio: a call that is not awaited keeps its tasks.
-                with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
-                    await call.code()
             await channel.close(None)
 
     async def _converse(self, call: Any) -> None:
         async def write(frames: list[link_pb2.NodeFrame]) -> None:
-            await call.write(link_pb2.NodeBatch(frames=frames))
+            try:
+                await _write(call, frames)
+            except (LinkDropped, grpc.RpcError):
+                # Only the reader hears how the call ended, perhaps by a refusal: it speaks first.
+                await asyncio.sleep(LAST_WORD_SECONDS_MAX)
+                raise
 
         major, minor = PROTOCOL
         hello = link_pb2.Hello(
@@ -169,17 +191,19 @@ class Dialler:
             agent_version=self._agent_version,
         )
         async with asyncio.timeout(WELCOME_SECONDS_MAX):
-            await write([link_pb2.NodeFrame(hello=hello)])
+            await _write(call, [link_pb2.NodeFrame(hello=hello)])
             first = await _read(call)
         welcome = first.frames[0]
         if welcome.WhichOneof("frame") != "welcome":
             raise CoordinatorBrokeContract("the first frame is no welcome")
         session = self.session = Session(self._port, write)
         self.status.links += 1
+        self._welcomed_at = self._monotonic()
         interval = welcome.welcome.report_interval_ms / 1000 or REPORT_INTERVAL_SECONDS
         self._set(LinkState.CONNECTED, "")
         log.info("linked", node=welcome.welcome.node_id)
         try:
+            session.take(link_pb2.CoordinatorBatch(frames=first.frames[1:]))
             await _first_to_end(
                 self._read_batches(call, session), session.outbox.run(), self._send_reports(session, interval)
             )
@@ -200,6 +224,14 @@ class Dialler:
                     await self._report_now.wait()
 
 
+async def _write(call: Any, frames: list[link_pb2.NodeFrame]) -> None:
+    """One batch. Raises LinkDropped or grpc.RpcError where the call is over."""
+    try:
+        await call.write(link_pb2.NodeBatch(frames=frames))
+    except asyncio.InvalidStateError as error:  # grpc.aio's word for a call that has ended well
+        raise LinkDropped(await call.details() or "the coordinator closed the link") from error
+
+
 async def _read(call: Any) -> link_pb2.CoordinatorBatch:
     """The next batch. Raises LinkRefused where it brings a refusal, LinkDropped at the end."""
     batch = await call.read()
@@ -213,13 +245,25 @@ async def _read(call: Any) -> link_pb2.CoordinatorBatch:
     return batch  # type: ignore[no-any-return]  # grpc-stubs do not type read()
 
 
+async def _end_call(call: Any) -> None:
+    """Cancel the call and see it end: one that is not awaited keeps its tasks (a known leak of grpc.aio)."""
+    call.cancel()
+    # Awaited in a task of its own, whose CancelledError (the call was cancelled) cannot be taken for one of ours.
+    ending = asyncio.ensure_future(call.code())
+    try:
+        await asyncio.wait({ending}, timeout=CALL_END_SECONDS_MAX)
+    finally:
+        ending.cancel()
+
+
 async def _first_to_end(*work: Awaitable[None]) -> None:
-    """Run together until one raises; the others are cancelled."""
+    """Run together until one raises; the others are cancelled. Of several that raise at once, the first given."""
     tasks = [asyncio.ensure_future(w) for w in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -30,8 +30,6 @@ StreamId = int
 
 #: Orders whose body is still coming in parts; a coordinator sends each in one go.
 ASSEMBLING_MAX = 1_000
-#: Token ids in one prompt frame: 64 KiB at five bytes each.
-PROMPT_IDS_MAX = 12_000
 
 _serials = itertools.count(1)
 
@@ -185,15 +183,11 @@ class SessionSink:
         rejected = link_pb2.Rejected(stream=self.stream, reason=rejection_to_wire(reason), message=message)
         self._end(NodeFrame(rejected=rejected))
 
-    def prompt(self, token_ids: Sequence[int]) -> None:
-        """The prompt, in parts where it is long."""
-        for first in range(0, len(token_ids), PROMPT_IDS_MAX):
-            ids = token_ids[first : first + PROMPT_IDS_MAX]
-            prompt = link_pb2.Prompt(stream=self.stream, first_index=first, token_ids=ids)
-            self._send(NodeFrame(prompt=prompt), len(ids) * 3)
-
     async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
-        """Send a part of the answer, in pieces of at most PART_BYTES_MAX; returns when there was credit."""
+        """Send a part of the answer, in pieces of at most PART_BYTES_MAX; returns when there was credit.
+
+        Raises CreditWithheld.
+        """
         if not self._first_token_ms and tokens:
             self._first_token_ms = max(1, self._elapsed_ms())
         for first in range(0, max(1, len(part)), PART_BYTES_MAX):

@@ -27,6 +27,16 @@ class Backoff:
         return min(self.seconds_max, self.first_seconds * 2.0 ** min(max(failures - 1, 0), 30))
 
 
+#: A link that lived this long was a good one. Shorter ones count as failures: a coordinator that welcomes its nodes
+#: and drops them would otherwise be dialled without a pause, by all of them.
+STEADY_LINK_SECONDS = 10.0
+
+
+def dial_failures(before: int, lived_seconds: float) -> int:
+    """Failures in a row, now that a link ended which lived this long after its welcome (0: it had none)."""
+    return 1 if lived_seconds >= STEADY_LINK_SECONDS else before + 1
+
+
 #: Dialling a coordinator: quick at first, half a minute at most.
 DIAL = Backoff(first_seconds=0.5, seconds_max=30.0)
 #: Starting an engine again: it may need the memory that the last one still holds.

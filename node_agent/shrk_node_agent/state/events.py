@@ -63,6 +63,13 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The link to the coordinator came up, went down or was refused; `shrk status` shows which."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class DrainAsked:
     """The owner or the service manager wants the agent to stop."""
 
@@ -76,4 +83,6 @@ class Tick:
     now: float
 
 
-Event = EngineProgressed | EngineBecameReady | EngineEnded | AttemptAsked | AttemptEnded | DrainAsked | Tick
+Event = (
+    EngineProgressed | EngineBecameReady | EngineEnded | AttemptAsked | AttemptEnded | LinkChanged | DrainAsked | Tick
+)

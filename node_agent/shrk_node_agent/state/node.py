@@ -53,6 +53,8 @@ class NodeState:
                 if engine is not None:
                     self.engines[engine].in_flight -= 1
                 return []
+            case seen.LinkChanged():
+                return [self._tell()]
             case seen.DrainAsked():
                 self.draining = True
                 return [self._tell()]

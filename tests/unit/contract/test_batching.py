@@ -62,8 +62,49 @@ async def test_a_batch_has_a_bound_and_frames_keep_their_order() -> None:
     assert all(len(batch) <= 2 for batch in wire.batches)
 
 
+async def test_what_is_being_written_still_counts_until_the_transport_has_it() -> None:
+    wire = Wire()
+    wire.open.clear()
+    outbox: Outbox[int] = Outbox(wire.write)
+    writer = asyncio.create_task(outbox.run())
+    outbox.send(1, WAITING_BYTES_MAX - 1000)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(PeerNotReading):
+        outbox.send(2, 2000)
+    wire.open.set()
+    await outbox.flushed()
+    outbox.send(2, 2000)
+    writer.cancel()
+    await asyncio.gather(writer, return_exceptions=True)
+
+
 async def test_a_peer_that_does_not_read_is_given_up_at_the_bound() -> None:
     outbox: Outbox[int] = Outbox(Wire().write)
     outbox.send(1, WAITING_BYTES_MAX - 1000)
     with pytest.raises(PeerNotReading):
         outbox.send(2, 2000)
+
+
+async def test_a_patient_frame_leaves_with_the_next_frame_in_one_message() -> None:
+    wire = Wire()
+    outbox: Outbox[int] = Outbox(wire.write)
+    writer = asyncio.create_task(outbox.run())
+    outbox.send(1, patient=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert wire.batches == []
+    outbox.send(2)
+    await outbox.flushed()
+    writer.cancel()
+    assert wire.batches == [[1, 2]]
+
+
+async def test_a_patient_frame_leaves_by_itself_when_no_other_comes() -> None:
+    wire = Wire()
+    outbox: Outbox[int] = Outbox(wire.write)
+    writer = asyncio.create_task(outbox.run())
+    outbox.send(1, patient=True)
+    await outbox.flushed()
+    writer.cancel()
+    assert wire.batches == [[1]]

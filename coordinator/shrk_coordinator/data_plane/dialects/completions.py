@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from shrk_contract.terms import Endpoint
-from shrk_coordinator.data_plane.dialects.dialect import Body, Dialect, check_choices, check_shared, ending_of
+from shrk_coordinator.data_plane.dialects.dialect import (
+    Body,
+    Dialect,
+    check_choices,
+    check_inputs,
+    check_shared,
+    ending_of,
+)
 from shrk_coordinator.errors import invalid_value, missing_field
+
+#: Generations that one request may start in one engine: more would keep everybody else waiting.
+SEQUENCES_MAX = 128
 
 
 def check(body: Body) -> None:
@@ -16,6 +26,7 @@ def check(body: Body) -> None:
     if not isinstance(prompt, str | list) or prompt == []:
         raise invalid_value("prompt", "a string, or a list that is not empty")
     check_choices(body)
+    check_inputs("prompt", prompt, SEQUENCES_MAX, body.get("n") or 1)
 
 
 DIALECT = Dialect(

@@ -60,6 +60,21 @@ def check_shared(body: Body, streams: bool) -> None:
         raise invalid_value("stream_options", "absent unless 'stream' is true")
 
 
+def inputs_of(value: object) -> int:
+    """How many prompts a `prompt` or `input` holds: one string, one list of token ids, or a list of either."""
+    if isinstance(value, list) and not (value and isinstance(value[0], int)):
+        return len(value)
+    return 1
+
+
+def check_inputs(name: str, value: object, sequences_max: int, choices: int = 1) -> None:
+    """The number of sequences that one request becomes in an engine. Raises ApiError."""
+    count = inputs_of(value)
+    if count * choices > sequences_max:
+        times = f" for 'n' of {choices}" if choices > 1 else ""
+        raise invalid_value(name, f"a list of at most {sequences_max // choices}{times}; {count} were sent")
+
+
 def check_choices(body: Body) -> None:
     """The number of answers asked for. Raises ApiError."""
     n = body.get("n")

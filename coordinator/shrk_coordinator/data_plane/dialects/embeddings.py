@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from shrk_contract.terms import Endpoint
 from shrk_contract.v1 import link_pb2
-from shrk_coordinator.data_plane.dialects.dialect import Body, Dialect, Envelope, check_shared
+from shrk_coordinator.data_plane.dialects.dialect import Body, Dialect, Envelope, check_inputs, check_shared
 from shrk_coordinator.errors import invalid_value, missing_field
+
+#: OpenAI's own limit for one request.
+INPUTS_MAX = 2_048
 
 
 def check(body: Body) -> None:
@@ -16,6 +19,7 @@ def check(body: Body) -> None:
         raise missing_field("input", "a string, a list of strings, or token ids")
     if not isinstance(text, str | list) or text == []:
         raise invalid_value("input", "a string, or a list that is not empty")
+    check_inputs("input", text, INPUTS_MAX)
 
 
 def ending(envelope: Envelope, finish: link_pb2.Finish, include_usage: bool) -> bytes:

@@ -122,6 +122,37 @@ async def test_equal_requests_at_once_ask_the_store_only_a_few_times() -> None:
     assert shelf.asked <= keys.LOOKUPS_MAX
 
 
+async def test_a_key_in_use_does_not_wait_behind_made_up_ones() -> None:
+    opened = asyncio.Event()
+    opened.set()
+
+    async def find(key_id: str) -> ApiKey | None:
+        if key_id != MINTED.id:
+            await opened.wait()
+            return None
+        return row()
+
+    ring = KeyRing(find)
+    await ring.authenticate(MINTED.text, 0)
+    opened.clear()
+    made_up = [mint(number.to_bytes(RANDOM_BYTES)).text for number in range(3 * keys.LOOKUPS_MAX)]
+    flood = [asyncio.create_task(ring.authenticate(text, 0)) for text in made_up]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):  # Only ends a test that hangs.
+        assert await ring.authenticate(MINTED.text, BELIEVED_MS) == row()
+    opened.set()
+    await asyncio.gather(*flood)
+
+
+async def test_equal_requests_with_a_key_that_grew_old_ask_the_store_only_a_few_times() -> None:
+    shelf = Shelf(row())
+    ring = KeyRing(shelf.find)
+    await ring.authenticate(MINTED.text, 0)
+    found = await asyncio.gather(*(ring.authenticate(MINTED.text, BELIEVED_MS) for _ in range(100)))
+    assert found == [row()] * 100
+    assert shelf.asked <= 1 + keys.LOOKUPS_MAX
+
+
 async def test_a_flood_of_made_up_keys_is_bounded_in_memory_and_in_look_ups() -> None:
     shelf = Shelf(row())
     ring = KeyRing(shelf.find)

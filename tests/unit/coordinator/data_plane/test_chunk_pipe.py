@@ -16,11 +16,11 @@ Use = Callable[[ChunkPipe], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def a_server(use: Use) -> AsyncIterator[int]:
+async def a_server(use: Use, stall_seconds: float = 60.0) -> AsyncIterator[int]:
     """Serves one pipe to every caller; yields the port."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await use(await ChunkPipe.open(request, {"X-Ours": "yes"}))
+        return await use(await ChunkPipe.open(request, {"X-Ours": "yes"}, stall_seconds))
 
     app = web.Application()
     app.router.add_get("/", handle)
@@ -111,6 +111,42 @@ async def test_a_caller_that_does_not_read_pauses_the_pipe_and_reading_resumes_i
         while await reader.read(1 << 20):
             pass
         assert drained.is_set()
+        writer.close()
+
+
+async def flooded(pipe: ChunkPipe) -> web.StreamResponse:
+    """Write until the caller's buffers are full, then end the answer."""
+    while not pipe.paused:
+        pipe.send([b"x" * 65536])
+    return await pipe.finish()
+
+
+async def test_a_caller_that_stops_reading_at_the_very_end_is_given_up_too() -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    async def use(pipe: ChunkPipe) -> web.StreamResponse:
+        try:
+            return await flooded(pipe)
+        except CallerGone as error:
+            ended.set_result(error)
+            raise
+
+    async with a_server(use, stall_seconds=0.05) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert isinstance(await ended, CallerGone)
+        writer.close()
+
+
+async def test_a_caller_that_reads_slowly_but_reads_is_not_given_up() -> None:
+    async with a_server(flooded, stall_seconds=0.3) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := await reader.read(1 << 18):
+            received = received[-10:] + part
+            await asyncio.sleep(0.01)
+        assert received.endswith(b"0\r\n\r\n")
         writer.close()
 
 

@@ -36,12 +36,18 @@ def test_retry_after_is_never_longer_than_sdks_should_sleep() -> None:
     assert response.headers["x-should-retry"] == "false"
 
 
-def test_an_error_in_a_stream_stands_alone_even_after_half_an_event() -> None:
+def test_an_error_in_a_stream_is_an_event_and_no_done_follows() -> None:
     event = error_event(ApiError(502, "node_lost", "gone"), REQUEST)
-    half = b'data: {"choices":[{"del'
-    last = (half + event).split(b"\n\n")[-2]
-    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "node_lost"
+    assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "node_lost"
     assert b"[DONE]" not in event
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "invalid_api_key"), (402, "insufficient_balance"), (429, "rate_limited"), (400, "No!")]
+)
+def test_a_node_cannot_speak_of_keys_or_money(status: int, code: str) -> None:
+    error = from_failure(FailureDetail(Fault.CALLER, "words", status, type="authentication_error", code=code))
+    assert (error.status, error.code, error.type) == (400, "invalid_request", "invalid_request_error")
 
 
 @pytest.mark.parametrize(("engine_status", "status"), [(400, 400), (422, 422), (0, 400), (500, 400)])

@@ -9,7 +9,12 @@ import pytest
 from shrk_contract.terms import SILENCE_SECONDS_MAX, Endpoint, Fault, Rejection, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import ACCEPT_SECONDS_MAX, FAILURES_MAX, FIRST_PIECE_SECONDS_MAX
+from shrk_coordinator.state.attempts import (
+    ACCEPT_SECONDS_MAX,
+    FAILURES_MAX,
+    FIRST_PIECE_SECONDS_MAX,
+    REQUEST_SECONDS_MAX,
+)
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import FailureDetail
 from support.states import a_report, ask, link_node, only_start
@@ -26,7 +31,7 @@ def state() -> CoordinatorState:
 def test_a_request_for_a_model_nobody_named_is_refused_with_the_nearest_names(state: CoordinatorState) -> None:
     link_node(state, "a", "shark-tiny", "whale")
     request_id, effects = ask(state, "shark-tin")
-    assert effects == [do.RefuseRequest(request_id, do.UnknownModel("shark-tin", ("shark-tiny", "whale")))]
+    assert effects == [do.RefuseRequest(request_id, do.UnknownModel("shark-tin", ("shark-tiny",)))]
     assert not state.attempts.requests
 
 
@@ -53,7 +58,8 @@ def test_load_is_measured_in_slots_not_in_requests(state: CoordinatorState) -> N
 def test_a_node_that_does_not_serve_the_endpoint_is_not_asked(state: CoordinatorState) -> None:
     link_node(state, "a", "m")
     request_id, effects = ask(state, endpoint=Endpoint.EMBEDDINGS)
-    assert effects == [do.RefuseRequest(request_id, do.NoNode("m", (("endpoint_not_served", 1),)))]
+    wrong = do.WrongEndpoint("m", Endpoint.EMBEDDINGS, (Endpoint.CHAT_COMPLETIONS,))
+    assert effects == [do.RefuseRequest(request_id, wrong)]
 
 
 def test_a_draining_node_gets_nothing_new(state: CoordinatorState) -> None:
@@ -106,6 +112,31 @@ def test_a_rejection_is_no_failure_and_when_all_reject_the_caller_hears_that_nob
     second = only_start(list(state.handle(seen.AttemptRejected(0.0, only_start(effects).stream, Rejection.BUSY))))
     effects = list(state.handle(seen.AttemptRejected(0.0, second.stream, Rejection.BUSY)))
     assert effects[-1] == do.RefuseRequest(request_id, do.NoNode("m", (("already_tried", 2),)))
+
+
+def test_a_node_that_rejects_what_it_has_begun_has_broken_the_contract(state: CoordinatorState) -> None:
+    for node in "abc":
+        link_node(state, node, "m")
+    start = only_start(ask(state)[1])
+    state.handle(seen.FirstPieceDelivered(0.0, start.stream))
+    effects = list(state.handle(seen.AttemptRejected(0.0, start.stream, Rejection.BUSY)))
+    assert isinstance(effects[0], do.CancelAttempt)
+    assert isinstance(effects[-1], do.FailRequest)
+    assert effects[-1].failure.code == "node_broke_contract"
+
+
+def test_a_request_past_its_own_deadline_is_not_tried_again(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = only_start(ask(state)[1])
+    link_node(state, "b", "m", now=REQUEST_SECONDS_MAX)
+    effects = list(state.handle(seen.AttemptFailed(REQUEST_SECONDS_MAX + 1, start.stream, LOST)))
+    assert isinstance(effects[-1], do.FailRequest)
+
+
+def test_a_node_whose_pieces_come_is_not_silent_though_its_reports_are_late(state: CoordinatorState) -> None:
+    link = link_node(state, "a", "m")
+    state.handle(seen.NodeHeard(SILENCE_SECONDS_MAX, "a", link))
+    assert state.handle(seen.Tick(SILENCE_SECONDS_MAX + 1)) == []
 
 
 def test_after_three_failures_the_request_fails_whatever_nodes_are_left(state: CoordinatorState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shrk_contract.terms import SILENCE_SECONDS_MAX, State
-from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.roster import MODELS_MAX, Roster
 from support.states import a_report
 
 
@@ -53,3 +53,21 @@ def test_only_linked_nodes_can_be_silent() -> None:
     roster.link(0.0, "quiet", 1, 1, "owner")
     roster.unlink(roster.link(0.0, "gone", 2, 1, "owner"))
     assert [n.node_id for n in roster.silent(SILENCE_SECONDS_MAX + 1)] == ["quiet"]
+
+
+def test_names_that_nobody_serves_make_room_for_those_that_somebody_does() -> None:
+    roster = Roster()
+    liar = roster.link(0.0, "liar", 1, 1, "owner")
+    for first in range(0, MODELS_MAX, 50):
+        roster.report(0.0, liar, a_report(*(f"junk-{first + n}" for n in range(50))))
+    honest = roster.link(0.0, "honest", 2, 1, "owner")
+    roster.report(0.0, honest, a_report("real"))
+    assert [n.node_id for n, _ in roster.offers("real")] == ["honest"]
+
+
+def test_the_nearest_names_are_those_that_are_served_first() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "owner")
+    roster.report(0.0, node, a_report("shark-tiny", "whale"))
+    assert roster.nearest("shark-tinny") == ("shark-tiny",)
+    assert roster.nearest("zzz") == ()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import ApiKey, NewNode, Node, Scope, TokenProblem, Visibility
-from shrk_coordinator.store.sqlite import DatabaseError, migrate, open_engine
+from shrk_coordinator.store.sqlite import POOL_SIZE, migrate, open_engine
 from shrk_coordinator.store.store import Store
 from shrk_coordinator.store.tables import metadata
 
@@ -29,6 +30,10 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def url(folder: Path) -> str:
     return f"sqlite:///{folder}/state/coordinator.db"
+
+
+def database_file(folder: Path) -> Path:
+    return folder / "state" / "coordinator.db"
 
 
 def machine(number: int = 1, key: bytes | None = None) -> NewNode:
@@ -128,6 +133,82 @@ async def test_a_revoked_node_or_serial_is_found_and_the_first_reason_stays(stor
     assert await store.revocation("node_2", "ff") == "leaked"
     assert await store.revocation("node_2", "00") is None
     assert await store.revocation("ff", "node_1") is None
+
+
+async def test_revocations_are_read_on_from_where_reading_stopped_whatever_moment_they_carry(store: Store) -> None:
+    assert await store.revoked_after(0) == (0, [])
+    await store.revoke_node("node_1", "stolen", now=500)
+    first, subjects = await store.revoked_after(0)
+    assert subjects == ["node_1"]
+    await store.revoke_serial("ff", "leaked", now=7)
+    second, subjects = await store.revoked_after(first)
+    assert subjects == ["ff"]
+    assert await store.revoked_after(second) == (second, [])
+    assert (await store.revoked_after(0))[1] == ["node_1", "ff"]
+
+
+async def test_a_removed_revocation_does_not_hide_the_next_one(store: Store, tmp_path: Path) -> None:
+    await store.revoke_node("node_1", "by mistake", now=5)
+    last, _ = await store.revoked_after(0)
+    with closing(sqlite3.connect(database_file(tmp_path))) as database:
+        database.execute("DELETE FROM revocations")
+        database.commit()
+    await store.revoke_node("node_2", "stolen", now=6)
+    assert (await store.revoked_after(last))[1] == ["node_2"]
+
+
+async def test_unknown_used_and_expired_tokens_are_refused_while_another_tool_writes(
+    store: Store, tmp_path: Path
+) -> None:
+    await invite(store)
+    await store.redeem_join_token(DIGEST, machine(1), now=20)
+    await invite(store, b"old" * 8, expires_at=15)
+    with closing(sqlite3.connect(database_file(tmp_path))) as database:
+        database.execute("BEGIN IMMEDIATE")
+        assert await store.redeem_join_token(b"?" * 32, machine(2), now=20) is TokenProblem.UNKNOWN
+        assert await store.redeem_join_token(DIGEST, machine(2), now=20) is TokenProblem.USED
+        assert await store.redeem_join_token(b"old" * 8, machine(2), now=20) is TokenProblem.EXPIRED
+        again = await store.redeem_join_token(DIGEST, machine(1), now=20)
+        assert isinstance(again, Node)
+
+
+async def test_writers_wait_in_line_and_leave_the_connections_to_readers(store: Store, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(database_file(tmp_path))) as database:
+        database.execute("BEGIN IMMEDIATE")
+        writers = [asyncio.create_task(store.add_key(key(f"k{n}"))) for n in range(2 * POOL_SIZE)]
+        assert await asyncio.gather(*(store.key("k0") for _ in range(10))) == [None] * 10
+        assert not any(writer.done() for writer in writers)
+        database.rollback()
+    await asyncio.gather(*writers)
+    assert len(await store.keys()) == len(writers)
+
+
+async def test_a_database_without_a_free_connection_is_a_database_error(tmp_path: Path) -> None:
+    opened = await Store.open(url(tmp_path), turn_seconds=0.01)
+    async with AsyncExitStack() as busy:
+        for _ in range(POOL_SIZE):
+            await busy.enter_async_context(opened._reading())
+        with pytest.raises(DatabaseError, match="all its connections were in use"):
+            await opened.key("a")
+    await opened.close()
+
+
+async def test_a_write_that_does_not_get_its_turn_is_a_database_error(tmp_path: Path) -> None:
+    opened = await Store.open(url(tmp_path), turn_seconds=0.01)
+    async with opened._writing():
+        with pytest.raises(DatabaseError, match="other writes took"):
+            await opened.add_key(key("a"))
+    await opened.add_key(key("a"))
+    await opened.close()
+
+
+async def test_a_damaged_database_is_a_database_error(store: Store, tmp_path: Path) -> None:
+    await store.close()
+    with database_file(tmp_path).open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4096 * 8)
+    with pytest.raises(DatabaseError, match="malformed"):
+        await store.keys()
 
 
 async def test_the_first_keys_are_kept_only_where_there_is_none(store: Store) -> None:

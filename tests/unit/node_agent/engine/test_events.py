@@ -85,6 +85,13 @@ def test_a_caller_that_asks_for_ids_and_running_usage_gets_them() -> None:
     assert seen["usage"] == {"total_tokens": 1}
 
 
+def test_ids_that_come_silently_with_the_end_reach_a_caller_that_asks_for_them() -> None:
+    last = chunk(delta={"content": ""}, token_ids=[2], finish_reason="stop")
+    [seen] = events_of(a_reader(ids=True).read(last))
+    assert seen["choices"][0]["token_ids"] == [2]
+    assert events_of(a_reader(ids=False).read(last)) == []
+
+
 def test_a_token_without_an_id_makes_the_ids_of_its_piece_useless() -> None:
     batch = a_reader().read(chunk(delta={"content": "a"}, token_ids=[5]) + chunk(delta={"content": "b"}))
     assert (batch.tokens, batch.ids_known) == (2, False)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shrk_contract.terms import Endpoint
+from shrk_contract.terms import Endpoint, Pin
 from shrk_node_agent.engine.engine import EngineExited, EngineReady, EngineSpec, Task
-from shrk_node_agent.engine.process import SOCKETS_FOLDER_BYTES_MAX, StartLimits
+from shrk_node_agent.engine.launch import Launch, Launcher, engine_environment
+from shrk_node_agent.engine.process import OWN_ERROR, SOCKETS_FOLDER_BYTES_MAX, StartLimits
 from shrk_node_agent.engine.sweep import sweep
 from shrk_node_agent.engine.warden import read_process
 from support.engine_lives import living, make_folders, scripted, short_home
@@ -233,3 +236,70 @@ async def test_folders_that_cannot_be_made_are_told_as_an_end(home: Path) -> Non
         exited = await life.exited()
     assert (exited.returncode, exited.incompatible) == (None, False)
     assert "File exists" in exited.reason
+
+
+async def test_an_end_is_told_though_its_files_cannot_be_removed(home: Path) -> None:
+    async with living(home, SPEC, scripted()) as life:
+        await life.ready()
+        for folder in ("run", "s"):
+            (home / folder).rename(home / f"{folder}-elsewhere")
+            (home / folder).write_text("a file in the way")
+        os.kill(life.pids()[0], signal.SIGKILL)
+        exited = await life.exited()
+    assert exited.reason.startswith("The engine was killed by SIGKILL;")
+    assert f"{home / 'run' / 'org%2Ftiny.json'} cannot be removed: Not a directory" in exited.reason
+    assert [type(event) for event in life.events].count(EngineExited) == 1
+
+
+async def test_an_engine_killed_by_a_signal_without_a_name_is_told_with_its_number(home: Path) -> None:
+    async with living(home, SPEC, scripted()) as life:
+        await life.ready()
+        os.kill(life.pids()[0], signal.SIGRTMIN + 1)
+        exited = await life.exited()
+    assert exited.reason == f"The engine was killed by signal {signal.SIGRTMIN + 1}"
+    assert not left_files(home)
+
+
+def misled(*command: str) -> Launcher:
+    """A launcher with a bug: its pattern has no first group, so that a matching line is an error of ours."""
+
+    def launcher(_spec: EngineSpec, _socket: Path) -> Launch:
+        pattern = ("engine_version", re.compile("version"))
+        return Launch(command, engine_environment(), Pin(engine="misled"), pin_patterns=(pattern,))
+
+    return launcher
+
+
+async def test_an_error_of_ours_at_the_end_is_told_as_an_end(home: Path) -> None:
+    # Without a newline the line is looked at when all is over.
+    async with living(home, SPEC, misled("/bin/sh", "-c", "printf version")) as life:
+        exited = await life.exited()
+    assert (exited.reason, exited.incompatible) == (OWN_ERROR, False)
+    assert [type(event) for event in life.events].count(EngineExited) == 1
+    assert not left_files(home)
+
+
+async def test_an_error_of_ours_while_the_engine_runs_ends_the_engine(home: Path) -> None:
+    async with living(home, SPEC, misled("/bin/sh", "-c", "echo version; sleep 600")) as life:
+        exited = await life.exited()
+    assert (exited.reason, exited.incompatible) == (OWN_ERROR, False)
+    assert life.pids() == ()
+    assert not left_files(home)
+
+
+async def test_an_error_of_ours_on_the_way_up_ends_the_engine_and_its_stop_does_not_fail(home: Path) -> None:
+    def launcher(spec: EngineSpec, socket: Path) -> Launch:
+        unknown = ("no_part_of_a_pin", re.compile("(version)"))
+        return replace(scripted("--say", "version")(spec, socket), pin_patterns=(unknown,))
+
+    async with living(home, SPEC, launcher) as life:
+        exited = await life.exited()
+    assert (exited.reason, exited.incompatible) == (OWN_ERROR, False)
+    assert not left_files(home)
+
+
+async def test_an_error_of_ours_before_there_is_an_engine_is_told_as_an_end(home: Path) -> None:
+    async with living(home, SPEC, misled("/bin/sh", "-c", "a null byte: \0")) as life:
+        exited = await life.exited()
+    assert (exited.returncode, exited.reason) == (None, OWN_ERROR)
+    assert not left_files(home)

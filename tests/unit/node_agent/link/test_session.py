@@ -11,7 +11,7 @@ import pytest
 from shrk_contract.terms import BODY_BYTES_MAX, PART_BYTES_MAX, Endpoint, Fault, Rejection
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, Failed, Finished, Order
-from shrk_node_agent.link.session import PROMPT_IDS_MAX, CoordinatorBrokeContract, Session, SessionPort
+from shrk_node_agent.link.session import CoordinatorBrokeContract, Session, SessionPort
 from shrk_node_agent.state.events import AttemptKey
 
 Frame = link_pb2.CoordinatorFrame
@@ -160,13 +160,3 @@ async def test_a_rejection_and_a_failure_say_whose_matter_it_is(session: Session
     assert desk.sent[0].rejected.reason == link_pb2.REJECTION_REASON_BUSY
     assert desk.sent[1].failure.fault == link_pb2.FAULT_CALLER
     assert desk.sent[1].failure.http_status == 400
-
-
-async def test_a_long_prompt_is_told_in_parts(session: Session, desk: Desk) -> None:
-    take(session, start(7))
-    desk.orders[0][2].prompt(list(range(PROMPT_IDS_MAX + 5)))
-    await session.outbox.flushed()
-    assert [(f.prompt.first_index, len(f.prompt.token_ids)) for f in desk.sent] == [
-        (0, PROMPT_IDS_MAX),
-        (PROMPT_IDS_MAX, 5),
-    ]

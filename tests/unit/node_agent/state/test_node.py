@@ -101,6 +101,12 @@ def test_reports_tell_what_runs_and_what_waits_and_since_when(node: NodeState) -
     assert report.status.since_unix_ms == 990_000
 
 
+def test_a_change_of_the_link_is_told_and_wakes_those_who_wait_for_changes(node: NodeState) -> None:
+    before = node.revision
+    assert node.handle(seen.LinkChanged(2.0)) == [do.TellStatus()]
+    assert node.revision == before + 1
+
+
 def test_progress_is_told_once_for_each_change(node: NodeState) -> None:
     progress = seen.EngineProgressed(2.0, "other", "loading weights", 0.5)
     assert node.handle(progress) == [do.TellStatus()]

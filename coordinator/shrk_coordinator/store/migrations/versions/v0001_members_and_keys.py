@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("revoked_at", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("kind", "subject"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "api_keys",
