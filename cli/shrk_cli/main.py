@@ -95,9 +95,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit(Exit.OK)
 
 
+# Plain help: the same in a terminal, a pipe and a bug report, with no name cut off at 80 columns. And with rich on
+# here, a group of a plain subcommand that is called without arguments prints nothing at all.
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

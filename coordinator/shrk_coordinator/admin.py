@@ -126,14 +126,26 @@ class Administration:
         async with self._store() as store:
             return await store.keys()
 
-    async def revoke_key(self, key_id: str) -> ApiKey:
-        """Make a key void; a running coordinator notices within seconds."""
-        self._authority()
+    async def has_usable_key(self) -> bool:
+        """Whether any caller could be let in; also where nothing was initialised yet."""
+        # Looking must not make a database, which is the start's to do.
+        if not (self._settings.state_dir / "ca").exists():
+            return False
         async with self._store() as store:
-            key = await store.revoke_key(key_id, self._clock())
+            return any(key.usable(self._clock()) for key in await store.keys())
+
+    async def revoke_key(self, key_id: str) -> tuple[ApiKey, bool]:
+        """Make a key void; a running coordinator notices within seconds. (the key, whether it was void before)."""
+        self._authority()
+        now = self._clock()
+        async with self._store() as store:
+            key = await store.revoke_key(key_id, now)
         if key is None:
-            raise Trouble(f"there is no key {key_id!r}. See the ids with: shrk coordinator keys list")
-        return key
+            raise Trouble(
+                f"there is no key {key_id!r}. See the ids with: "
+                f"shrk coordinator keys list{self._settings.state_dir_option}"
+            )
+        return key, key.revoked_at != now
 
     async def nodes(self) -> list[Node]:
         """All nodes that enrolled."""

@@ -20,6 +20,7 @@ from shrk_coordinator.records import Scope, Visibility
 
 if TYPE_CHECKING:
     from shrk_coordinator.admin import Administration
+    from shrk_coordinator.settings import CoordinatorSettings
 
 # Plain help: the same in a terminal, a pipe and a bug report.
 app = typer.Typer(
@@ -36,8 +37,23 @@ app.add_typer(tokens_app, name="tokens")
 app.add_typer(keys_app, name="keys")
 app.add_typer(nodes_app, name="nodes")
 
+
+def setting(text: str, name: str, default: str) -> str:
+    """Help for an option that is a setting, too. The defaults are written out: the settings load slowly."""
+    return f"{text}  [default: {default}; env: SHRK_COORDINATOR_{name.upper()}]"
+
+
 StateDir = Annotated[
-    Path | None, typer.Option("--state-dir", metavar="DIR", help="The coordinator's folder: CA and database.")
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help=setting(
+            "The coordinator's folder: CA and database.",
+            "state_dir",
+            "/var/lib/shrk/coordinator for root, else ~/.local/state/shrk/coordinator",
+        ),
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
 
@@ -57,29 +73,67 @@ _T = TypeVar("_T")
 @app.command()
 def serve(
     state_dir: StateDir = None,
-    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="For callers (HTTP).")] = None,
-    link_listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="For nodes (mTLS).")] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help=setting("For callers (HTTP).", "listen", "127.0.0.1:8080")),
+    ] = None,
+    link_listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help=setting("For nodes (mTLS).", "link_listen", "0.0.0.0:9100")),
+    ] = None,
     enrolment_listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="For machines with a join token (TLS).")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help=setting("For machines with a join token (TLS).", "enrolment_listen", "the port after --link-listen's"),
+        ),
     ] = None,
     public_link_address: Annotated[
-        str | None, typer.Option(metavar="tcp://HOST:PORT", help="What nodes are told to connect to.")
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help=setting("What nodes are told to connect to.", "public_link_address", "the host they enrolled with"),
+        ),
     ] = None,
-    database_url: Annotated[str | None, typer.Option(metavar="URL", help="sqlite:///PATH.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate for callers, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=setting("Where keys and nodes are kept.", "database_url", "sqlite:///STATE_DIR/coordinator.db"),
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=setting("Certificate for callers, PEM.", "tls_cert", "none, plain HTTP")),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=setting("Its key, PEM.", "tls_key", "none"))
+    ] = None,
     behind_proxy: Annotated[
-        list[str] | None, typer.Option(metavar="CIDR", help="A proxy's network; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="CIDR", help=setting("A proxy's network; may be repeated.", "behind_proxy", "none")),
     ] = None,
     insecure_http: Annotated[
-        bool | None, typer.Option("--insecure-http", help="Allow plain HTTP beyond this machine.")
+        bool | None,
+        typer.Option("--insecure-http", help=setting("Allow plain HTTP beyond this machine.", "insecure_http", "no")),
     ] = None,
     drain_seconds: Annotated[
-        float | None, typer.Option(metavar="N", help="How long requests may finish when it stops.")
+        float | None,
+        typer.Option(metavar="N", help=setting("How long requests may finish when it stops.", "drain_seconds", "120")),
     ] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="auto|console|json")] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|console|json",
+            help=setting("auto: for people on a terminal, JSON elsewhere.", "log_format", "auto"),
+        ),
+    ] = None,
 ) -> None:
-    """Run the coordinator in the foreground."""
+    """Run the coordinator in the foreground.
+
+    Settings are also read from the file /etc/shrk/coordinator.toml, or the one that SHRK_COORDINATOR_CONFIG names,
+    under the options' names with _ for -. An option wins over a variable, and that over the file.
+    """
     flags = dict(locals())  # every option is a setting of the same name
     flags["behind_proxy"] = behind_proxy or None  # typer gives an empty list for none
 
@@ -87,26 +141,41 @@ def serve(
         import uvloop
 
         from shrk_contract.settings import load
-        from shrk_coordinator.app import serve as serve_app
         from shrk_coordinator.settings import CoordinatorSettings
 
-        uvloop.run(serve_app(load(CoordinatorSettings, **flags)))
+        uvloop.run(_serve(load(CoordinatorSettings, **flags)))
 
     _or_exit(run)
+
+
+async def _serve(settings: CoordinatorSettings) -> None:
+    import structlog
+
+    from shrk_contract.service import configure_logs
+    from shrk_coordinator.admin import Administration
+    from shrk_coordinator.app import serve as serve_app
+
+    configure_logs(settings.log_format)
+    if not await Administration(settings, _now, os.urandom).has_usable_key():
+        # It may be meant, and keys can be made while it runs: but nothing else would tell why every caller gets 401.
+        structlog.get_logger("shrk.coordinator").warning(
+            "no API key exists yet: every caller is refused",
+            remedy=f"shrk coordinator keys create --name me{settings.state_dir_option}",
+        )
+    await serve_app(settings)
 
 
 @app.command()
 def init(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Make CA, database and the first keys; a second run changes nothing."""
     done = _administer(state_dir, lambda admin: admin.initialise())
-    from shrk_contract.settings import load
     from shrk_coordinator import rendering
-    from shrk_coordinator.settings import CoordinatorSettings
 
     if as_json:
         _print_json(rendering.initialised_json(done))
     else:
-        typer.echo(rendering.initialised_text(done, str(load(CoordinatorSettings, state_dir=state_dir).state_dir)))
+        settings = _settings(state_dir)
+        typer.echo(rendering.initialised_text(done, str(settings.state_dir), settings.state_dir_option))
 
 
 @tokens_app.command("create")
@@ -182,7 +251,7 @@ def keys_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(rendering.keys_json(keys))
     else:
-        typer.echo(rendering.keys_text(keys, _now()))
+        typer.echo(rendering.keys_text(keys, _now(), _settings(state_dir).state_dir_option))
 
 
 @keys_app.command("revoke")
@@ -192,36 +261,41 @@ def keys_revoke(
     as_json: AsJson = False,
 ) -> None:
     """Make a key void; a running coordinator refuses it within 5 seconds."""
-    key = _administer(state_dir, lambda admin: admin.revoke_key(key_id))
+    key, already = _administer(state_dir, lambda admin: admin.revoke_key(key_id))
     from shrk_coordinator import rendering
 
     if as_json:
         _print_json({"schema": 1, **rendering.key_json(key)})
     else:
-        typer.echo(f"Key {key.id} ({key.name}) is revoked.")
+        typer.echo(rendering.revoked_text(key, already))
 
 
 @nodes_app.command("list")
 def nodes_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
-    """List the nodes that have enrolled."""
+    """List the nodes that have enrolled, running now or not; GET /v1/models shows what is served now."""
     nodes = _administer(state_dir, lambda admin: admin.nodes())
     from shrk_coordinator import rendering
 
     if as_json:
         _print_json(rendering.nodes_json(nodes))
     else:
-        typer.echo(rendering.nodes_text(nodes))
+        typer.echo(rendering.nodes_text(nodes, _settings(state_dir).state_dir_option))
 
 
 def _administer(state_dir: Path | None, work: Callable[[Administration], Awaitable[_T]]) -> _T:
     async def run() -> _T:
-        from shrk_contract.settings import load
         from shrk_coordinator.admin import Administration
-        from shrk_coordinator.settings import CoordinatorSettings
 
-        return await work(Administration(load(CoordinatorSettings, state_dir=state_dir), _now, os.urandom))
+        return await work(Administration(_settings(state_dir), _now, os.urandom))
 
     return _or_exit(lambda: asyncio.run(run()))
+
+
+def _settings(state_dir: Path | None) -> CoordinatorSettings:
+    from shrk_contract.settings import load
+    from shrk_coordinator.settings import CoordinatorSettings
+
+    return load(CoordinatorSettings, state_dir=state_dir)
 
 
 def _or_exit(run: Callable[[], _T]) -> _T:

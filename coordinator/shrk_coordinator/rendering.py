@@ -1,4 +1,7 @@
-"""How the commands' answers look: JSON with `"schema": 1` for programs, plain text for people. Pure."""
+"""How the commands' answers look: JSON with `"schema": 1` for programs, plain text for people. Pure.
+
+`option` is what a suggested command needs to find the same state folder: ` --state-dir DIR`, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ def initialised_json(done: Initialised) -> Json:
     }
 
 
-def initialised_text(done: Initialised, state_dir: str) -> str:
+def initialised_text(done: Initialised, state_dir: str, option: str) -> str:
     """What was made, and what to do next."""
     if done.admin_key is None or done.api_key is None:
         return (
             f"{state_dir} is already initialised; nothing was changed.\n"
-            "Keys are shown only when they are made. A new one: shrk coordinator keys create --name NAME"
+            f"Keys are shown only when they are made. A new one: shrk coordinator keys create --name NAME{option}"
         )
     return (
         f"The coordinator in {state_dir} is ready to start.\n\n"
@@ -42,8 +45,8 @@ def initialised_text(done: Initialised, state_dir: str) -> str:
         f"  API key         {done.api_key.text}\n"
         f"  CA fingerprint  {done.ca_fingerprint}\n\n"
         "The keys are shown this once. Next:\n"
-        "  shrk coordinator serve\n"
-        "  shrk coordinator tokens create --owner NAME"
+        f"  shrk coordinator serve{option}\n"
+        f"  shrk coordinator tokens create --owner NAME{option}"
     )
 
 
@@ -138,7 +141,14 @@ def keys_json(keys: Sequence[ApiKey]) -> Json:
     return {"schema": 1, "keys": [key_json(key) for key in keys]}
 
 
-def keys_text(keys: Sequence[ApiKey], now: int) -> str:
+def revoked_text(key: ApiKey, already: bool) -> str:
+    """What became of the key."""
+    if already and key.revoked_at is not None:
+        return f"Key {key.id} ({key.name}) was revoked already, {_moment(key.revoked_at)}; nothing was changed."
+    return f"Key {key.id} ({key.name}) is revoked."
+
+
+def keys_text(keys: Sequence[ApiKey], now: int, option: str) -> str:
     """One line a key."""
 
     def state(key: ApiKey) -> str:
@@ -150,7 +160,7 @@ def keys_text(keys: Sequence[ApiKey], now: int) -> str:
 
     rows = [(k.id, k.name, k.scope.value, _moment(k.created_at), state(k)) for k in keys]
     if not rows:
-        return "There are no keys. Make one: shrk coordinator keys create --name NAME"
+        return f"There are no keys. Make one: shrk coordinator keys create --name NAME{option}"
     return _table(("ID", "NAME", "SCOPE", "CREATED", "STATE"), rows)
 
 
@@ -173,12 +183,13 @@ def nodes_json(nodes: Sequence[Node]) -> Json:
     }
 
 
-def nodes_text(nodes: Sequence[Node]) -> str:
+def nodes_text(nodes: Sequence[Node], option: str) -> str:
     """One line a node."""
     if not nodes:
-        return "No node has enrolled yet. Invite one: shrk coordinator tokens create --owner NAME"
+        return f"No node has enrolled yet. Invite one: shrk coordinator tokens create --owner NAME{option}"
     rows = [(n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at)) for n in nodes]
-    return _table(("ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
+    head = "Enrolled nodes, whether they run now or not (GET /v1/models shows what is served now):\n"
+    return head + _table(("ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
 
 
 def _token_id(token: JoinToken) -> str:

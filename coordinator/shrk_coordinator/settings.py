@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -79,7 +80,12 @@ def _to_networks(value: object) -> object:
 
 def _to_folder(value: object) -> object:
     """An absolute path: what is written there must not depend on where one stood."""
-    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+    if not isinstance(value, (str, Path)):
+        return value
+    folder = Path(value).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder, which is made if it does not exist")
+    return folder
 
 
 def _to_link_address(value: object) -> object:
@@ -146,6 +152,11 @@ class CoordinatorSettings(ServiceSettings):
     drain_seconds: float = Field(default=120.0, ge=0, le=3600)
     #: auto: for people on a terminal, JSON lines elsewhere.
     log_format: Literal["auto", "console", "json"] = "auto"
+
+    @property
+    def state_dir_option(self) -> str:
+        """What a command for people to type needs to find this state folder: ` --state-dir DIR`, or nothing."""
+        return "" if self.state_dir == _default_state_dir() else f" --state-dir {shlex.quote(str(self.state_dir))}"
 
     @model_validator(mode="after")
     def _refuse_secrets_in_clear(self) -> Self:

@@ -19,6 +19,11 @@ app = typer.Typer(
 )
 
 
+def setting(text: str, name: str, default: str) -> str:
+    """Help for an option that is a setting, too. The defaults are written out: the settings load slowly."""
+    return f"{text}  [default: {default}; env: SHRK_{name.upper()}]"
+
+
 @app.callback()
 def _group() -> None:
     """Offer this machine's GPUs."""
@@ -27,14 +32,48 @@ def _group() -> None:
 @app.command()
 def run(
     controller: Annotated[
-        str | None, typer.Option(metavar="tcp://HOST:PORT", help="The coordinator [SHRK_CONTROLLER].")
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help=setting("The coordinator.", "controller", "the one it enrolled with"),
+        ),
     ] = None,
-    state_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="The node's folder: identity, logs.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="What this machine is called in lists.")] = None,
-    engine: Annotated[str | None, typer.Option(metavar="auto|vllm|sim")] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="auto|console|json")] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=setting(
+                "The node's folder: identity, logs.",
+                "state_dir",
+                "/var/lib/shrk/node for root, else ~/.local/state/shrk/node",
+            ),
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=setting("What this machine is called in lists.", "name", "its host name")),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|vllm|sim",
+            help=setting("auto is vLLM; sim pretends, and needs no GPU.", "engine", "auto"),
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|console|json",
+            help=setting("auto: for people on a terminal, JSON elsewhere.", "log_format", "auto"),
+        ),
+    ] = None,
 ) -> None:
-    """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file."""
+    """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file.
+
+    What it serves, [catalogue.NAME], stands in the settings file: /etc/shrk/config.toml, or the one that SHRK_CONFIG
+    names. More settings there: engine_venv (vLLM's environment), models, drain_seconds. An option wins over a
+    variable, and that over the file.
+    """
     flags = dict(locals())  # every option is a setting of the same name
 
     import uvloop

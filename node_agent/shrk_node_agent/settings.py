@@ -37,7 +37,12 @@ def _words(value: object) -> object:
 
 def _folder(value: object) -> object:
     """An absolute path: what is kept there must not depend on where one stood."""
-    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+    if not isinstance(value, (str, Path)):
+        return value
+    folder = Path(value).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder")
+    return folder
 
 
 def _controller(value: object) -> object:

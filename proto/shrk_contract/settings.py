@@ -11,9 +11,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shrk_contract.trouble import Trouble
@@ -29,7 +29,7 @@ class SettingsError(Trouble):
 
     def __init__(self, whose: str, problems: tuple[str, ...]) -> None:
         self.problems = problems
-        super().__init__("\n".join((f"{whose}'s settings are not valid:", *(f"  {p}" for p in problems))))
+        super().__init__("\n".join((f"the settings of {whose} are not valid:", *(f"  {p}" for p in problems))))
 
 
 class _TomlFile(PydanticBaseSettingsSource):
@@ -89,10 +89,16 @@ def load(settings: type[S], **flags: object) -> S:
     try:
         loaded = settings(**given)
     except ValidationError as error:
-        raise SettingsError(settings.whose, (*unknown, *_problems_of(settings, error, given))) from error
+        raise SettingsError(_named(settings), (*unknown, *_problems_of(settings, error, given))) from error
     if unknown:
         raise SettingsError(settings.whose, unknown)
     return loaded
+
+
+def _named(settings: type[ServiceSettings]) -> str:
+    """Whose settings, and the file they may be in."""
+    path = Path(os.environ.get(settings.file_variable) or settings.file_default)
+    return f"{settings.whose} (file: {path})" if path.exists() else settings.whose
 
 
 def _prefix(settings: type[ServiceSettings]) -> str:
@@ -142,6 +148,17 @@ def _origin(settings: type[ServiceSettings], name: str, flags: Mapping[str, obje
     return variable if variable in os.environ else name
 
 
+def _fields_at(settings: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    """The fields of the table at `path`; a dictionary of tables has one step for the entry's own name."""
+    if not path:
+        return list(settings.model_fields)
+    field, *deeper = path
+    inside = settings.model_fields[field].annotation
+    if get_origin(inside) is dict:
+        inside, deeper = get_args(inside)[1], deeper[1:]
+    return _fields_at(inside, tuple(deeper)) if isinstance(inside, type) and issubclass(inside, BaseModel) else []
+
+
 def _problems_of(
     settings: type[ServiceSettings], error: ValidationError, flags: Mapping[str, object]
 ) -> tuple[str, ...]:
@@ -154,8 +171,10 @@ def _problems_of(
             problems.append(text)
             continue
         name, *deeper = map(str, item["loc"])
-        if item["type"] == "extra_forbidden" and not deeper:
-            problems.append(f"{name} is not a setting{_did_you_mean(name, list(settings.model_fields))}")
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(settings, (name, *deeper[:-1]) if deeper else ())
+            *_, wrong = name, *deeper
+            problems.append(f"{'.'.join((name, *deeper))} is not a setting{_did_you_mean(wrong, known)}")
         else:
             problems.append(".".join((_origin(settings, name, flags), *deeper)) + f": {text}")
     return tuple(dict.fromkeys(problems))

@@ -67,6 +67,8 @@ async def test_a_used_join_token_is_refused_in_words(network: Network, tmp_path:
         ('controller = "http://host"\n', {}, "controller: "),
         ('models = ["nobody"]\n', {}, "'nobody' is not in the catalogue"),
         ('[catalogue.m]\nsource = "x"\nslots = 0\n', {}, "catalogue.m.slots: "),
+        ('[catalogue.m]\nsorce = "x"\n', {}, "catalogue.m.sorce is not a setting; did you mean source?"),
+        ("[sim]\nfirst_tokn_ms = 1\n", {}, "sim.first_tokn_ms is not a setting; did you mean first_token_ms?"),
         ("drain_seconds = -1\n", {}, "drain_seconds: "),
     ],
 )

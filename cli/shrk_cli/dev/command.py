@@ -14,7 +14,8 @@ import typer
 from shrk_cli.dev.plan import NODES_MAX, EngineKind, SimulatorSpeed, parse_models
 from shrk_cli.errors import Exit, Trouble
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+# Plain help: the same in a terminal, a pipe and a bug report.
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
 class EngineOption(StrEnum):
@@ -36,22 +37,34 @@ def dev(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH_OR_HF_ID",
-            help="A model that every node serves; repeat for more. Without it: shark-tiny on every node, "
-            "shark-tiny-embed on the first.",
+            help="A model that every node serves; repeat for more.  [default: shark-tiny on every node, "
+            "shark-tiny-embed on the first]",
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where callers connect; 0 takes any.")] = 8080,
     state_dir: Annotated[
         Path | None,
-        typer.Option(help="Keep the network here and continue it the next time. Without it: nothing is kept."),
+        typer.Option(
+            metavar="DIR",
+            help="Keep the network here and continue it the next time.  [default: a temporary folder, removed "
+            "at the end]",
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="When ready, print one line of JSON on stdout.")] = False,
-    no_restart: Annotated[bool, typer.Option("--no-restart", help="What ends stays down.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="When ready, print one line of JSON on stdout, not a summary.")
+    ] = False,
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="What ends stays down; without this it is started again.")
+    ] = False,
     sim_first_token_ms: Annotated[
-        int | None, typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.")
+        int | None,
+        typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.  [default: none]"),
     ] = None,
     sim_tokens_per_second: Annotated[
-        float | None, typer.Option(min=0, max=100_000, help="Simulated engine: speed of one stream; 0 is no limit.")
+        float | None,
+        typer.Option(
+            min=0, max=100_000, help="Simulated engine: speed of one stream; 0 is no limit.  [default: no limit]"
+        ),
     ] = None,
 ) -> None:
     """A whole network on this machine, in the foreground: a coordinator and nodes, as in production.

@@ -16,12 +16,18 @@ from shrk_cli.dev import progress as showing
 from shrk_cli.dev import statedir
 from shrk_cli.dev.engines import Choice, TinyModel
 from shrk_cli.dev.network import Network
-from shrk_cli.dev.plan import EngineKind, Model, Plan, SimulatorSpeed, default_models, node_plans
+from shrk_cli.dev.plan import (
+    AGENT_DRAIN_SECONDS,
+    EngineKind,
+    Model,
+    Plan,
+    SimulatorSpeed,
+    default_models,
+    node_plans,
+)
 from shrk_cli.dev.progress import Progress
 from shrk_cli.dev.ready import Ready, as_json, count, summary
 from shrk_cli.dev.tidying import Tidying
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,29 @@ class Signals:
         self._say = say
         self.stop = asyncio.Event()
         self.now = asyncio.Event()
-        for number in SIGNALS:
+        for number, arrived in (
+            (signal.SIGINT, self._arrived),
+            (signal.SIGTERM, self._arrived),
+            (signal.SIGHUP, self._hung_up),
+        ):
             # Under nohup a closed terminal is no reason to stop.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                asyncio.get_running_loop().add_signal_handler(number, self._arrived)
+                asyncio.get_running_loop().add_signal_handler(number, arrived)
 
     def _arrived(self) -> None:
+        # What was asked for comes before telling so: nobody may be left to tell.
         if not self.stop.is_set():
-            self._say("stopping: nodes finish what they run (once more stops at once)")
             self.stop.set()
+            self._say(f"stopping: nodes have {AGENT_DRAIN_SECONDS:g} s to finish; Ctrl-C again stops at once")
         elif not self.now.is_set():
-            self._say("stopping at once")
             self.now.set()
+            self._say("stopping at once")
+
+    def _hung_up(self) -> None:
+        # A terminal that closes sends this up to three times: kernel, shell, and kernel again at the shell's end.
+        # That is one wish to stop, and no impatience.
+        if not self.stop.is_set():
+            self._arrived()
 
 
 async def run(wish: Wish, environment: Mapping[str, str]) -> None:

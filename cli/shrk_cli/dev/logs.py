@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def tail(log: Path | None, lines: int = TAIL_LINES) -> Sequence[str]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES_MAX))
         return file.read().decode(errors="replace").splitlines()[-lines:]
+
+
+def keep(log: Path, name: str) -> str:
+    """Copy a log to the system's temporary folder; its new place, or in words why it has none."""
+    try:
+        number, copy = tempfile.mkstemp(prefix=f"shrk-dev-{name}-", suffix=".log")
+        with open(number, "wb") as target, log.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    except OSError as error:  # a full disk must not hide why the log was wanted
+        return f"could not be kept: {error}"
+    return copy
 
 
 def bound(folder: Path) -> None:

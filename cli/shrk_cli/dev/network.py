@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from shrk_cli.dev import logs
 from shrk_cli.dev.coordinator import Coordinator
@@ -28,6 +30,8 @@ LOGS_SECONDS = 10.0
 AGENT_GRACE_SECONDS = AGENT_DRAIN_SECONDS + 10.0
 #: Unasked ends of one process before the network was ready, after which more starts would not help.
 EARLY_ENDS_MAX = 3
+#: The last lines of an engine are the ones that name its trouble; all of them are in its log.
+ENGINE_TAIL_LINES = 5
 #: Starting again would end the same way.
 HOPELESS = (Exit.USAGE, Exit.CONFIG_INVALID)
 
@@ -48,7 +52,7 @@ class Network:
         self._early_ends: dict[str, int] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._services = {"coordinator": self._service("coordinator", self._coordinator.start)}
+        self._services = {"coordinator": self._service("coordinator", self._start_coordinator)}
         for node in plan.nodes:
             self._services[node.name] = self._service(node.name, partial(self._start_agent, node))
 
@@ -102,6 +106,12 @@ class Network:
         self._stopping = True
         await asyncio.gather(*(service.kill() for service in self._services.values()))
         await self._end_tasks()
+
+    async def _start_coordinator(self) -> Child:
+        child = await self._coordinator.start()
+        if self._services["coordinator"].started.is_set():
+            self._progress.say(f"coordinator runs again as process {child.pid}")
+        return child
 
     async def _start_agent(self, node: NodePlan) -> Child:
         environment = dict(self._environment, SHRK_CONFIG=str(node.config_file))
@@ -159,9 +169,12 @@ class Network:
             )
         for engine in status.engines:
             if engine.state == INCOMPATIBLE:
+                log = self._plan.state_dir / status.name / "logs" / f"{quote(engine.id, safe='')}.log"
                 raise Trouble(
                     f"{status.name} cannot serve {engine.model}: {engine.state}",
-                    why="\n".join([engine.reason, *engine.tail]),
+                    why="\n".join(
+                        [engine.reason, *engine.tail[-ENGINE_TAIL_LINES:], self._whereabouts(log, status.name)]
+                    ),
                     remedy="name another path or id with --model NAME=PATH_OR_HF_ID",
                 )
 
@@ -176,9 +189,15 @@ class Network:
         if early or status in HOPELESS:
             raise Trouble(
                 f"{name} {how_it_ended(status)}" + ("" if self._ready else " before the network was ready"),
-                why="\n".join(logs.tail(child.command.log)),
+                why="\n".join([*logs.tail(child.command.log), self._whereabouts(child.command.log, name)]),
                 remedy="correct what it names; its settings come from the options of shrk dev",
             )
+
+    def _whereabouts(self, log: Path | None, name: str) -> str:
+        """Where a person finds a whole log after the end; out of a temporary folder it is copied."""
+        if log is None or not log.exists():
+            return "it wrote no log"
+        return f"the whole log: {logs.keep(log, name) if self._plan.temporary else log}"
 
     async def _bound_logs(self) -> None:
         while True:

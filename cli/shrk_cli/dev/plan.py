@@ -146,8 +146,8 @@ def parse_models(values: Sequence[str], working_dir: Path) -> tuple[Model, ...]:
     """Read `--model NAME=PATH_OR_HF_ID` options.
 
     A value that names a folder (absolute, starting with `.` or `~`, or existing below `working_dir`)
-    becomes an absolute path; anything else is taken as a Hugging Face id. Whether it loads is the
-    node's to say. Raises Trouble (usage) that names the value.
+    becomes an absolute path, and must exist; anything else is taken as a Hugging Face id. Whether it loads
+    is the node's to say. Raises Trouble (usage) that names the value.
     """
     models: dict[str, Model] = {}
     for value in values:
@@ -158,20 +158,26 @@ def parse_models(values: Sequence[str], working_dir: Path) -> tuple[Model, ...]:
             raise _bad_model(value, f"{name!r} is no model name: 1 to 128 letters, digits and . _ / : -")
         if name in models:
             raise _bad_model(value, f"the name {name!r} is given twice")
-        models[name] = Model(name, _source(source, working_dir))
+        models[name] = Model(name, _source(value, source, working_dir))
     return tuple(models.values())
 
 
-def _source(text: str, working_dir: Path) -> str:
-    path = Path(text).expanduser()
-    if text[0] in "/.~" or (working_dir / path).exists():
-        return str((working_dir / path).resolve())
+def _source(value: str, text: str, working_dir: Path) -> str:
+    try:
+        path = (working_dir / Path(text).expanduser()).resolve()
+    except RuntimeError as error:  # ~SOMEBODY
+        raise _bad_model(value, f"{text}: there is no such user") from error
+    if path.exists():
+        return str(path)
+    if text[0] in "/.~":
+        # An engine would find out too, half a minute later.
+        raise _bad_model(value, f"{path} does not exist")
     return text
 
 
 def _bad_model(value: str, why: str) -> Trouble:
     return Trouble(
-        f"--model {value} was not understood",
+        f"--model {value} cannot be used",
         why=why,
         remedy="write --model NAME=PATH_OR_HF_ID, for example --model llama=./weights/llama",
         code=Exit.USAGE,

@@ -34,9 +34,40 @@ class Progress(Protocol):
 
 
 def make(stream: IO[str]) -> Progress:
-    """The fitting kind for a stream."""
+    """The fitting kind for a stream. It survives the loss of whoever reads the stream."""
     console = Console(file=stream)
-    return LiveTable(console) if console.is_terminal else Lines(stream)
+    return Surviving(LiveTable(console) if console.is_terminal else Lines(stream))
+
+
+class Surviving:
+    """Shows through another, until that fails to write: then the terminal or the reader is gone.
+
+    A network must not stay up, or come down halfway, because nobody is left to be told about it.
+    """
+
+    def __init__(self, shown: Progress) -> None:
+        self.shown = shown
+        self._gone = False
+
+    def say(self, line: str) -> None:
+        self._try(lambda: self.shown.say(line))
+
+    def node(self, status: NodeStatus) -> None:
+        self._try(lambda: self.shown.node(status))
+
+    def tick(self) -> None:
+        self._try(self.shown.tick)
+
+    def settle(self) -> None:
+        self._try(self.shown.settle)
+
+    def _try(self, show: Callable[[], None]) -> None:
+        if self._gone:
+            return
+        try:
+            show()
+        except OSError:  # EIO from a closed terminal, EPIPE from a pipe: there is nowhere to report it
+            self._gone = True
 
 
 class Lines:
@@ -130,7 +161,7 @@ class LiveTable:
                     Text(engine.state, style=_style(engine)),
                     engine.detail or engine.reason,
                     percent(engine),
-                    f"{engine.elapsed_seconds + (0 if engine.serving else self._clock() - at):.0f} s",
+                    duration(engine.elapsed_seconds + (0 if engine.serving else self._clock() - at)),
                 )
         return table
 
@@ -140,9 +171,15 @@ def percent(engine: EngineStatus) -> str:
     return "" if engine.progress is None or engine.serving else f"{engine.progress:.0%}"
 
 
+def duration(seconds: float) -> str:
+    """Whole seconds as text; empty for none: "online 0 s" tells nothing."""
+    text = f"{seconds:.0f} s"
+    return "" if text == "0 s" else text
+
+
 def _line(name: str, engine: EngineStatus) -> str:
     what = engine.detail or engine.reason
-    parts = [name, engine.model, engine.state, what, percent(engine), f"{engine.elapsed_seconds:.0f} s"]
+    parts = [name, engine.model, engine.state, what, percent(engine), duration(engine.elapsed_seconds)]
     return "  ".join(part for part in parts if part)
 
 

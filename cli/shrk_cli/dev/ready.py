@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shrk_cli.dev.plan import Plan
+from shrk_cli.dev.plan import AGENT_DRAIN_SECONDS, Plan
 from shrk_cli.dev.status import NodeStatus
 
 SCHEMA = 1
@@ -61,6 +61,7 @@ Ready after {seconds:.0f} s: {count(len(ready.nodes), "node")}, engine {plan.eng
 
   base_url   {ready.base_url}
   api key    {ready.api_key}
+  admin key  {ready.admin_key}
   models     {models}
   state      {plan.state_dir} ({kept}), logs in {plan.logs_dir.name}/
 
@@ -68,7 +69,7 @@ Ready after {seconds:.0f} s: {count(len(ready.nodes), "node")}, engine {plan.eng
     -H "Authorization: Bearer {ready.api_key}" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Count to 10"}}]}}'
 
-Ctrl-C drains and stops everything."""
+Ctrl-C stops everything; nodes have {AGENT_DRAIN_SECONDS:g} s to finish what they run."""
 
 
 def count(number: int, noun: str) -> str:

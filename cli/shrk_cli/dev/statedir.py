@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shrk_cli.dev.plan import check_state_dir, sockets_fit
-from shrk_cli.errors import Trouble
+from shrk_cli.errors import Exit, Trouble
+
+LOCK_FILE = "dev.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ def create(given: Path | None) -> tuple[Path, bool]:
         return Path(tempfile.mkdtemp(prefix="shrk-", dir=place)), True
     folder = given.expanduser().absolute()
     check_state_dir(folder)
+    if folder.exists() and not folder.is_dir():
+        raise _unusable(folder, "it is a file, not a folder")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -41,7 +45,19 @@ def create(given: Path | None) -> tuple[Path, bool]:
             why=str(error),
             remedy="choose a folder that you may write to, or leave the option out",
         ) from error
+    # The lock is the first thing that a network makes: without it, what lies there is somebody else's.
+    if any(folder.iterdir()) and not (folder / LOCK_FILE).exists():
+        raise _unusable(folder, "it is not empty, and no network of shrk dev was kept in it")
     return folder, False
+
+
+def _unusable(folder: Path, why: str) -> Trouble:
+    return Trouble(
+        f"--state-dir {folder} cannot be used",
+        why=why,
+        remedy="name a new or empty folder, or one that shrk dev kept a network in, or leave the option out",
+        code=Exit.USAGE,
+    )
 
 
 def lock(folder: Path) -> int:
@@ -49,7 +65,7 @@ def lock(folder: Path) -> int:
 
     Raises Trouble when another network lives there.
     """
-    descriptor = os.open(folder / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -73,10 +74,12 @@ class LinkAddresses:
 def join_token_text(secret: str, enrolment_port: int, ca_digest: bytes) -> str:
     """What the operator hands over: the secret, where to present it, and whom to trust.
 
-    With the CA's SHA-256 in it, an agent recognises its coordinator at the first contact.
+    With the CA's SHA-256 in it, an agent recognises its coordinator at the first contact. The CRC-32 at the end
+    tells a letter lost or changed in copying from somebody else's coordinator.
     """
     pin = base64.urlsafe_b64encode(ca_digest).rstrip(b"=").decode()
-    return f"shrk_join_{secret}.{enrolment_port}.{pin}"
+    text = f"shrk_join_{secret}.{enrolment_port}.{pin}"
+    return f"{text}.{zlib.crc32(text.encode()):08x}"
 
 
 def secret_sha256(secret: str) -> bytes:

@@ -95,10 +95,12 @@ class EngineOutput:
         return [step for line in lines if (step := self._take(line)) is not None]
 
     def close(self) -> None:
-        """The engine writes no more."""
-        self._take(self._unfinished)
-        self._unfinished = b""
-        self._log.close()
+        """The engine writes no more. A second call does nothing."""
+        last, self._unfinished = self._unfinished, b""
+        try:
+            self._take(last)
+        finally:
+            self._log.close()
 
     def _take(self, raw: bytes) -> Progress | None:
         line = _COLOUR.sub("", raw[:LINE_BYTES_MAX].decode(errors="replace")).rstrip()

@@ -184,6 +184,7 @@ class SupervisedEngine:
                 part.cancel()
             session.close()
             await asyncio.gather(rising, pump, return_exceptions=True)
+            self._output.close()
 
     def _part(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """What goes on beside the watch. An error of ours in it must not leave an engine that nobody can use."""

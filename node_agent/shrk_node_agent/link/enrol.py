@@ -171,8 +171,8 @@ def _pinned(chain: list[x509.Certificate], ca_sha256: bytes, address: str) -> by
             return certificate.public_bytes(serialization.Encoding.PEM)
         shown.append(digest.hex())
     raise CoordinatorNotRecognised(
-        f"Someone else answers at {address}: the join token pins the CA {ca_sha256.hex()}, but the certificates "
-        f"shown there are {', '.join(shown) or 'none'}.",
+        f"The join token belongs to another coordinator, or someone else answers at {address}: the token pins the "
+        f"CA {ca_sha256.hex()}, but the certificates shown there are {', '.join(shown) or 'none'}.",
         "Check SHRK_CONTROLLER. If the coordinator was installed anew, ask its operator for a new join token.",
     )
 

@@ -1,12 +1,14 @@
-"""What an owner pastes to let a machine join: `shrk_join_<secret>.<enrolment port>.<CA's SHA-256>`. Pure."""
+"""What an owner pastes to let a machine join: `shrk_join_<secret>.<enrolment port>.<CA's SHA-256>.<CRC-32>`. Pure."""
 
 from __future__ import annotations
 
 import base64
 import re
+import zlib
 from dataclasses import dataclass
 
-_FORMAT = re.compile(r"shrk_join_([0-9A-Za-z]{20,128})\.(\d{1,5})\.([0-9A-Za-z_-]{43})")
+_FORMAT = re.compile(r"(shrk_join_([0-9A-Za-z]{20,128})\.(\d{1,5})\.([0-9A-Za-z_-]{43}))\.([0-9a-f]{8})")
+_AGAIN = "Copy it again from: shrk coordinator tokens create --owner NAME"
 _CONTROLLER = re.compile(r"tcp://(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})/?")
 
 
@@ -44,12 +46,15 @@ class Controller:
 def parse_join_token(text: str) -> JoinToken:
     """Raises JoinTokenInvalid; its message never repeats the text, which is a secret."""
     match = _FORMAT.fullmatch(text.strip())
-    if match is None or not 0 < int(match[2]) <= 65535:
+    if match is None:
         raise JoinTokenInvalid(
-            "The join token is not complete: it looks like shrk_join_SECRET.PORT.PIN, in one piece and without "
-            "spaces. Copy it again from: shrk coordinator tokens create --owner NAME"
+            "The join token is not complete: it looks like shrk_join_SECRET.PORT.PIN.CHECK, in one piece and "
+            f"without spaces. {_AGAIN}"
         )
-    return JoinToken(match[1], int(match[2]), base64.urlsafe_b64decode(match[3] + "="))
+    covered, secret, port, pin, checksum = match.groups()
+    if int(checksum, 16) != zlib.crc32(covered.encode()) or not 0 < int(port) <= 65535:
+        raise JoinTokenInvalid(f"The join token was damaged in copying: its checksum does not match. {_AGAIN}")
+    return JoinToken(secret, int(port), base64.urlsafe_b64decode(pin + "="))
 
 
 def parse_controller(text: str) -> Controller:

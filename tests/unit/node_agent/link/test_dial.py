@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shrk_contract.v1 import link_pb2
+from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import Refusal
 from shrk_node_agent.attempts import AttemptSink, Order
 from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState, _end_call
@@ -21,6 +21,7 @@ from shrk_node_agent.state.events import AttemptKey
 from support.raw_coordinator import WELCOME, Frame, NodesEnd, RawCoordinator, Welcome, raw_coordinator, unix_ms
 from support.states import a_report
 
+CHAT = report_pb2.ENDPOINT_CHAT_COMPLETIONS
 #: Jitter: the middle of every span.
 FRACTION = 0.5
 
@@ -153,7 +154,7 @@ async def test_an_address_where_nobody_answers_gives_way_to_the_next_and_a_good_
 
 async def test_what_comes_in_one_batch_with_the_welcome_is_acted_on(tmp_path: Path) -> None:
     async def welcome(node: NodesEnd) -> None:
-        start = link_pb2.Start(stream=7, endpoint="ENDPOINT_CHAT_COMPLETIONS", model="m", body_bytes=2, body=b"{}")
+        start = link_pb2.Start(stream=7, endpoint=CHAT, model="m", body_bytes=2, body=b"{}")
         await node.send(WELCOME, Frame(start=start))
         await node.frames()  # the link stays open until the node says something
 
