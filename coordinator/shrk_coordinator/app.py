@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from shrk_contract.service import configure_logs, run_until_signalled, running
+from shrk_contract.state_dir import StateDirLock
 from shrk_coordinator.accounts.keys import KeyRing
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.door import Door
@@ -32,7 +33,6 @@ from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.records import ApiKey
 from shrk_coordinator.settings import CoordinatorSettings
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.store.lock import StateDirLock
 from shrk_coordinator.store.store import Store
 
 #: After the drain, connections get this long to close by themselves.
@@ -92,7 +92,7 @@ class Coordinator:
 
     async def _start(self) -> Ports:
         settings, stack = self._settings, self._stack
-        lock = StateDirLock.acquire(settings.state_dir)
+        lock = StateDirLock.acquire(settings.state_dir, "coordinator")
         stack.callback(lock.release)
         authority = Authority.open(settings.state_dir, unix_ms)
         store = await Store.open(settings.database_url)

@@ -159,7 +159,7 @@ async def _serve(settings: CoordinatorSettings) -> None:
     if not await Administration(settings, _now, os.urandom).has_usable_key():
         # It may be meant, and keys can be made while it runs: but nothing else would tell why every caller gets 401.
         structlog.get_logger("shrk.coordinator").warning(
-            "no API key exists yet: every caller is refused",
+            "no valid API key exists yet, so every caller is refused",
             remedy=f"shrk coordinator keys create --name me{settings.state_dir_option}",
         )
     await serve_app(settings)

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from shrk_contract.service import configure_logs, run_until_signalled, running
+from shrk_contract.state_dir import StateDirLock
 from shrk_contract.terms import Host, Rejection, Report, Status
 from shrk_node_agent import status
 from shrk_node_agent.attempts import AttemptSink
@@ -69,7 +70,9 @@ class Agent:
 
     async def _start(self) -> None:
         state_dir = self._settings.state_dir
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Before the sweep: it would take a running agent's engines for leftovers.
+        lock = StateDirLock.acquire(state_dir, "node agent")
+        self._stack.callback(lock.release)
         await asyncio.to_thread(self._sweep)
         await self._control.open()
         self._stack.push_async_callback(self._control.close)

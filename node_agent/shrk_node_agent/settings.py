@@ -126,9 +126,13 @@ class AgentSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _models_are_in_the_catalogue(self) -> Self:
+        if not self.catalogue:
+            raise ValueError(
+                "catalogue: it is empty: this node would serve nothing; add [catalogue.NAME] with a source"
+            )
         for model in self.models:
             if model not in self.catalogue:
-                known = ", ".join(sorted(self.catalogue)) or "nothing yet; add [catalogue.NAME] with a source"
+                known = ", ".join(sorted(self.catalogue))
                 raise ValueError(f"models: {model!r} is not in the catalogue, which holds {known}")
         return self
 

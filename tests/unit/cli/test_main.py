@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 import typer
@@ -27,6 +29,32 @@ def test_help_lists_every_subcommand_and_imports_none_of_them() -> None:
     for name in ("dev", "coordinator", "node"):
         assert any(f" {name} " in line for line in help_lines), done.stdout
     assert imported == "[]"
+
+
+def groups(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Every group of commands, by the words that call it, with the names of what is in it."""
+    yield words, list(group.commands)
+    for name, command in group.commands.items():
+        opened = command.open() if isinstance(command, main.UnopenedCommand) else command
+        if hasattr(opened, "commands"):
+            yield from groups(opened, (*words, name))
+
+
+def test_every_group_called_without_arguments_prints_its_help() -> None:
+    found = dict(groups(typer.main.get_command(main.app)))
+    assert {(), ("coordinator",), ("coordinator", "tokens"), ("coordinator", "keys"), ("node",)} <= found.keys()
+    for words, names in found.items():
+        result = CliRunner().invoke(main.app, [*words])
+        assert result.exit_code == Exit.USAGE
+        assert all(f"\n  {name} " in result.output for name in names), f"{words}: {result.output}"
+
+
+def test_no_option_of_dev_is_cut_off_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(main.app, ["dev", "--help"]).output
+    for option in ("--nodes", "--no-restart", "--sim-first-token-ms", "--sim-tokens-per-second"):
+        assert f"  {option} " in text or f"  {option}\n" in text
+    assert "[default: 3; 1<=x<=32]" in text
 
 
 def test_version_is_one_line() -> None:

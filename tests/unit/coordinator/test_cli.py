@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
+from shrk_contract.settings import load
 from shrk_coordinator.accounts.keys import parse
+from shrk_coordinator.admin import Administration
 from shrk_coordinator.cli import app
+from shrk_coordinator.settings import Address, CoordinatorSettings
 
 
 @pytest.fixture(autouse=True)
@@ -125,13 +129,78 @@ def test_a_key_is_shown_once_listed_without_its_text_and_revoked_by_its_id(state
     assert revoked["revoked_at_unix_ms"] is not None
     rows = {key["id"]: key for key in answer(state_dir, "keys", "list")["keys"]}
     assert rows[made["id"]]["revoked_at_unix_ms"] == revoked["revoked_at_unix_ms"]
+    assert "was revoked already" in run(state_dir, "keys", "revoke", made["id"]).stdout
+    assert answer(state_dir, "keys", "revoke", made["id"]) == revoked
     assert answer(state_dir, "keys", "create", "--name", "root", "--admin")["scope"] == "admin"
 
 
 def test_an_unknown_key_cannot_be_revoked(state_dir: Path) -> None:
     result = run(state_dir, "keys", "revoke", "nope")
     assert result.exit_code == 1
-    assert "there is no key 'nope'. See the ids with: shrk coordinator keys list" in result.stderr
+    assert (
+        f"there is no key 'nope'. See the ids with: shrk coordinator keys list --state-dir {state_dir}" in result.stderr
+    )
+
+
+def test_suggested_commands_find_the_same_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "a state"
+    option = f" --state-dir '{odd}'"
+    first, second = run(odd, "init").stdout, run(odd, "init").stdout
+    assert f"shrk coordinator serve{option}\n" in first
+    assert f"shrk coordinator tokens create --owner NAME{option}\n" in first
+    assert f"shrk coordinator keys create --name NAME{option}\n" in second
+    assert f"tokens create --owner NAME{option}\n" in run(odd, "nodes", "list").stdout
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert "--state-dir" not in CliRunner().invoke(app, ["init"]).stdout
+
+
+def test_a_file_is_no_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(tmp_path / "file", "init")
+    assert result.exit_code == 5
+    assert f"{tmp_path / 'file'} is a file; name a folder" in result.stderr
+
+
+def test_help_tells_each_settings_default_and_variable() -> None:
+    command = typer.main.get_command(app)
+    options = {option.name: option.help for option in command.commands["serve"].params}  # type: ignore[attr-defined]  # a group has commands
+    defaults = {name: field.default for name, field in CoordinatorSettings.model_fields.items()}
+    assert options.keys() == defaults.keys()
+    for name, text in options.items():
+        assert f"; env: SHRK_COORDINATOR_{name.upper()}]" in text
+        if isinstance(defaults[name], (Address, float, str)):
+            shown = f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name])
+            assert f"[default: {shown};" in text
+
+
+async def test_whether_any_key_opens_anything_is_known_before_the_start(tmp_path: Path) -> None:
+    settings = load(CoordinatorSettings, state_dir=tmp_path / "state")
+    now = 1_000
+    admin = Administration(settings, lambda: now, os.urandom)
+    assert not await admin.has_usable_key()
+    assert not settings.state_dir.exists(), "looking makes nothing"
+    made = await admin.initialise()
+    assert await admin.has_usable_key()
+    for key in (made.api_key, made.admin_key):
+        assert key is not None
+        await admin.revoke_key(key.id)
+    assert not await admin.has_usable_key()
+
+
+def test_serving_without_a_key_is_warned_about(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    ports = ["--listen", "127.0.0.1:0", "--link-listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "shrk_coordinator", "serve", "--log-format", "json", "--state-dir", str(state)]
+    with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as serving:
+        assert serving.stdout is not None
+        said: list[dict[str, Any]] = []
+        while not said or said[-1]["event"] != "ready":
+            said.append(json.loads(serving.stdout.readline()))
+        serving.terminate()
+    (warning,) = [line for line in said if line["level"] == "warning"]
+    assert "no valid API key exists yet" in warning["event"]
+    assert warning["remedy"] == f"shrk coordinator keys create --name me --state-dir {state}"
 
 
 def test_no_nodes_are_listed_before_one_enrols(state_dir: Path) -> None:

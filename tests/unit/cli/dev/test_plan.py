@@ -78,15 +78,24 @@ def test_names_and_paths_with_quotes_survive_the_settings_file() -> None:
 
 
 def test_a_model_is_a_folder_when_it_looks_like_one_or_exists_and_an_id_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "weights" / "here").mkdir(parents=True)
-    models = parse_models(["a=weights/here", "b=./nowhere", "c=org/name", "d=/abs", "org/e=~/m"], tmp_path)
+    here = tmp_path / "weights" / "here"
+    here.mkdir(parents=True)
+    models = parse_models(["a=weights/here", "b=./weights", "c=org/name", f"d={here}", "org/e=~"], tmp_path)
     assert {model.name: model.source for model in models} == {
-        "a": str(tmp_path / "weights" / "here"),
-        "b": str(tmp_path / "nowhere"),
+        "a": str(here),
+        "b": str(here.parent),
         "c": "org/name",
-        "d": "/abs",
-        "org/e": str(Path.home() / "m"),
+        "d": str(here),
+        "org/e": str(Path.home().resolve()),
     }
+
+
+@pytest.mark.parametrize("source", ["/nonexistent", "./nowhere", "../nowhere", "~/no/where", "~nobody-of-this-name/m"])
+def test_a_folder_that_does_not_exist_is_a_usage_error_before_anything_starts(source: str, tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match=f"--model a={source} cannot be used") as caught:
+        parse_models([f"a={source}"], tmp_path)
+    assert caught.value.code == Exit.USAGE
+    assert "does not exist" in caught.value.why or "no such user" in caught.value.why
 
 
 @pytest.mark.parametrize("value", ["name", "=path", "name=", "sp ace=x", "-dash=x", "", f"{'n' * 129}=x"])
@@ -99,7 +108,7 @@ def test_a_model_option_that_makes_no_sense_is_a_usage_error_naming_it(value: st
 
 def test_one_name_for_two_models_is_a_usage_error() -> None:
     with pytest.raises(Trouble) as caught:
-        parse_models(["a=/x", "a=/y"], Path("/"))
+        parse_models(["a=/tmp", "a=/"], Path("/"))
     assert "given twice" in caught.value.why
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
-from shrk_cli.dev.progress import Lines, LiveTable, make
+from shrk_cli.dev.progress import Lines, LiveTable, Surviving, make
 from shrk_cli.dev.status import EngineStatus, NodeStatus
 
 LOADING = EngineStatus("e", "shark-tiny", "loading", detail="loading weights", progress=0.4, elapsed_seconds=12.3)
@@ -65,7 +67,41 @@ def test_once_settled_online_and_busy_may_alternate_in_silence() -> None:
 
 
 def test_a_terminal_gets_a_table_and_anything_else_plain_lines() -> None:
-    assert isinstance(make(io.StringIO()), Lines)
+    shown = make(io.StringIO())
+    assert isinstance(shown, Surviving)
+    assert isinstance(shown.shown, Lines)
+
+
+class Gone(io.StringIO):
+    """What is left of a closed terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_terminal_that_went_away_is_survived_and_not_written_to_again(terminal: bool) -> None:
+    gone = Gone()
+    progress = Surviving(LiveTable(Console(file=gone, force_terminal=True)) if terminal else Lines(gone))
+    progress.say("stopping")
+    tries = gone.tries
+    assert tries > 0
+    progress.node(node(LOADING))
+    progress.tick()
+    progress.settle()
+    progress.say("stopping at once")
+    assert gone.tries == tries
+
+
+def test_what_took_no_time_says_no_time() -> None:
+    stream = io.StringIO()
+    Lines(stream).node(node(replace(ONLINE, elapsed_seconds=0.2)))
+    assert stream.getvalue() == "dev-1  shark-tiny  online\n"
 
 
 def test_the_table_is_redrawn_in_place_and_gives_way_to_lines() -> None:

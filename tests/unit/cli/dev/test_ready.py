@@ -52,6 +52,13 @@ def test_the_summary_for_people_holds_address_key_models_and_a_first_request() -
         nodes=node_plans(Path("/tmp/s"), 2, first, others),
     )
     text = summary(READY, plan, 61.4)
-    for part in ("Ready after 61 s", "http://127.0.0.1:8080/v1", "shrk_caller", "shark-tiny (2 nodes)", "curl -N"):
+    for part in (
+        "Ready after 61 s",
+        "http://127.0.0.1:8080/v1",
+        "shrk_caller",
+        "shrk_admin",
+        "shark-tiny (2 nodes)",
+        "curl -N",
+    ):
         assert part in text
     assert "shark-tiny-embed (1 node)" in text

@@ -13,7 +13,7 @@ import pytest
 
 from shrk_cli.dev import statedir
 from shrk_cli.dev.statedir import Memory
-from shrk_cli.errors import Trouble
+from shrk_cli.errors import Exit, Trouble
 
 
 @pytest.fixture
@@ -44,6 +44,23 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(folder: Path) -> None:
     (folder / "file").touch()
     with pytest.raises(Trouble, match="--state-dir"):
         statedir.create(folder / "file" / "below")
+
+
+def test_a_file_is_no_state_folder(folder: Path) -> None:
+    (folder / "file").touch()
+    with pytest.raises(Trouble, match="--state-dir .*file cannot be used") as caught:
+        statedir.create(folder / "file")
+    assert caught.value.why == "it is a file, not a folder"
+    assert caught.value.code == Exit.USAGE
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_one_of_a_network_is_taken(folder: Path) -> None:
+    (folder / "thesis.txt").touch()
+    with pytest.raises(Trouble, match="--state-dir") as caught:
+        statedir.create(folder)
+    assert "not empty" in caught.value.why
+    os.close(statedir.lock(folder))
+    assert statedir.create(folder) == (folder, False)
 
 
 def test_a_second_network_in_the_same_folder_is_refused_with_the_firsts_process_id(folder: Path) -> None:

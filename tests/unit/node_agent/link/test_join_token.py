@@ -15,10 +15,27 @@ from shrk_node_agent.link.join_token import (
 
 SECRET = "s" * 43
 PIN = "A" * 43
+TOKEN = f"shrk_join_{SECRET}.9101.{PIN}.ff61b9a5"
 
 
 def test_a_join_token_names_secret_port_and_ca() -> None:
-    assert parse_join_token(f" shrk_join_{SECRET}.9101.{PIN}\n") == JoinToken(SECRET, 9101, bytes(32))
+    assert parse_join_token(f" {TOKEN}\n") == JoinToken(SECRET, 9101, bytes(32))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        TOKEN.replace("ss", "ts", 1),
+        TOKEN.replace("ss", "s", 1),
+        TOKEN.replace(".9101.", ".9100."),
+        TOKEN.replace("AAA.", "AAB."),
+        TOKEN[:-1] + "f",
+    ],
+)
+def test_a_damaged_join_token_is_told_from_an_attack(damaged: str) -> None:
+    with pytest.raises(JoinTokenInvalid, match=r"damaged in copying: its checksum does not match.*tokens create") as e:
+        parse_join_token(damaged)
+    assert SECRET not in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +45,12 @@ def test_a_join_token_names_secret_port_and_ca() -> None:
         SECRET,
         f"shrk_join_{SECRET}",
         f"shrk_join_{SECRET}.9101",
-        f"shrk_join_{SECRET}.9101.{PIN[:-1]}",
-        f"shrk_join_{SECRET}.0.{PIN}",
-        f"shrk_join_{SECRET}.65536.{PIN}",
-        f"shrk_join_{SECRET}.9101.{PIN}.more",
-        f"shrk_join_{SECRET[:20]} {SECRET[20:]}.9101.{PIN}",
+        f"shrk_join_{SECRET}.9101.{PIN}",
+        f"shrk_join_{SECRET}.9101.{PIN[:-1]}.ff61b9a5",
+        f"shrk_join_{SECRET}.0.{PIN}.ff61b9a5",
+        f"shrk_join_{SECRET}.65536.{PIN}.ff61b9a5",
+        f"{TOKEN}.more",
+        f"shrk_join_{SECRET[:20]} {SECRET[20:]}.9101.{PIN}.ff61b9a5",
     ],
 )
 def test_anything_else_is_refused_without_repeating_the_secret(text: str) -> None:

@@ -1,4 +1,5 @@
-"""One coordinator per state folder: two on one SQLite file would each believe in their own memory."""
+"""One service per state folder: two coordinators on one database would each believe in their own memory, and two
+agents would take each other's engines for leftovers."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from shrk_contract.trouble import Trouble
 
 
 class StateDirBusy(Trouble):
-    """Another coordinator uses the folder. `str()` names it."""
+    """Another process uses the folder. `str()` names it."""
 
 
 class StateDirLock:
@@ -20,10 +21,10 @@ class StateDirLock:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def acquire(cls, state_dir: Path) -> StateDirLock:
-        """Take the folder. Raises StateDirBusy at once where a live process has it."""
+    def acquire(cls, state_dir: Path, service: str) -> StateDirLock:
+        """Take the folder for `service` ("coordinator"). Raises StateDirBusy at once where a live process has it."""
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = state_dir / "coordinator.lock"
+        path = state_dir / "lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,7 +32,7 @@ class StateDirLock:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise StateDirBusy(
-                f"another coordinator (pid {holder or 'unknown'}) already uses {state_dir}. Stop it first, or give "
+                f"another {service} (pid {holder or 'unknown'}) already uses {state_dir}. Stop it first, or give "
                 "this one a folder of its own: --state-dir DIR"
             ) from error
         os.ftruncate(descriptor, 0)
