@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_CERTIFICATE_REVOKED, REFUSAL_CODE_NODE_UNKNOWN, Refusal
-from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, refusal
+from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, refusal, troubled
 from shrk_coordinator.control_plane.link_server import Admitted
 from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.errors import DatabaseError
@@ -45,14 +45,18 @@ class Door:
         peer = peer_of(context, now)
         if not isinstance(peer, Peer):
             return peer
-        node = await self._find_node(peer.node_id)
+        try:
+            node = await self._find_node(peer.node_id)
+            reason = await self._revocation(peer.node_id, peer.serial)
+        except DatabaseError as error:
+            log.error("nobody can be let in: the database failed", why=str(error))
+            return troubled()
         if node is None:
             return refusal(
                 REFUSAL_CODE_NODE_UNKNOWN,
                 f"This coordinator does not know {peer.node_id}.",
                 "Remove STATE_DIR/identity and enrol the node with a new join token.",
             )
-        reason = await self._revocation(peer.node_id, peer.serial)
         if reason is not None:
             return _revoked(peer.node_id, reason)
         return Admitted(peer.node_id, peer.serial, node.owner_name, (peer.not_after_unix_ms - now) / 1000)

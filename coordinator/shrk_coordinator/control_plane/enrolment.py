@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+import structlog
 
 from shrk_contract.terms import PROTOCOL
 from shrk_contract.trouble import Trouble
 from shrk_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, refusal_pb2
 from shrk_coordinator.control_plane.authority import Authority, CsrRefused, csr_public_key, public_key_sha256
-from shrk_coordinator.control_plane.identity import refusal
+from shrk_coordinator.control_plane.identity import refusal, troubled
+from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import NewNode, Node, TokenProblem
 from shrk_coordinator.settings import Address
 
@@ -59,6 +61,9 @@ _PROBLEMS = {
 
 class PortBusy(Trouble):
     """Another process listens there. `str()` says what to do."""
+
+
+log = structlog.get_logger("shrk.enrolment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,11 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             agent_version=request.agent_version,
             public_key_sha256=public_key_sha256(public_key),
         )
-        node = await self._redeem(secret_sha256(request.join_token), asking, now)
+        try:
+            node = await self._redeem(secret_sha256(request.join_token), asking, now)
+        except DatabaseError as error:
+            log.error("nobody can enrol: the database failed", why=str(error))
+            return troubled()
         if isinstance(node, TokenProblem):
             return refusal(*_PROBLEMS[node])
         return enrolment_pb2.Enrolled(

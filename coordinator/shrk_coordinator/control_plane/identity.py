@@ -69,3 +69,13 @@ def _node_id(certificate: x509.Certificate) -> str:
         if uri.startswith(_NODE_URI_PREFIX):
             return uri.removeprefix(_NODE_URI_PREFIX)
     return ""
+
+
+def troubled() -> refusal_pb2.Refusal:
+    """Our own records cannot be used now; the log has the reason, which is no business of a node."""
+    return refusal_pb2.Refusal(
+        code=refusal_pb2.REFUSAL_CODE_COORDINATOR_TROUBLED,
+        message="The coordinator cannot use its database now.",
+        remedy="Nothing to do here: try again in a moment. Its operator finds the reason in its log.",
+        retry_after_ms=5_000,
+    )

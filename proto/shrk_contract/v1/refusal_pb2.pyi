@@ -39,6 +39,8 @@ class _RefusalCodeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     REFUSAL_CODE_COORDINATOR_STOPPING: _RefusalCode.ValueType  # 11
     REFUSAL_CODE_IDENTITY_COPIED: _RefusalCode.ValueType  # 12
     """Two machines present one identity."""
+    REFUSAL_CODE_COORDINATOR_TROUBLED: _RefusalCode.ValueType  # 13
+    """The coordinator cannot use its own records now; later it may."""
 
 class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper): ...
 
@@ -58,6 +60,8 @@ REFUSAL_CODE_CONTRACT_BROKEN: RefusalCode.ValueType  # 10
 REFUSAL_CODE_COORDINATOR_STOPPING: RefusalCode.ValueType  # 11
 REFUSAL_CODE_IDENTITY_COPIED: RefusalCode.ValueType  # 12
 """Two machines present one identity."""
+REFUSAL_CODE_COORDINATOR_TROUBLED: RefusalCode.ValueType  # 13
+"""The coordinator cannot use its own records now; later it may."""
 global___RefusalCode = RefusalCode
 
 @typing.final

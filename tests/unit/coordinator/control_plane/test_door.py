@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.v1 import link_pb2
-from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_CERTIFICATE_REVOKED
+from shrk_contract.v1.refusal_pb2 import (
+    REFUSAL_CODE_CERTIFICATE_REVOKED,
+    REFUSAL_CODE_COORDINATOR_TROUBLED,
+    Refusal,
+)
+from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.door import Door
 from shrk_coordinator.control_plane.links import Link, Links
 from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.state.events import Event
 from shrk_coordinator.store.store import Store
+from support.certificates import csr_for, p256
 
 NOW = 1_795_176_000_000
 
@@ -135,3 +141,26 @@ async def test_a_database_that_fails_for_a_while_does_not_end_the_watch(store: S
         await store.revoke_node("node_1", "lost", NOW)
         await watched.until(lambda: link.refusal is not None)
         assert not watched.failures
+
+
+async def test_while_the_database_fails_nodes_are_told_to_come_back(tmp_path: Path) -> None:
+    async def fails(*asked: object) -> None:
+        raise DatabaseError("disk on fire in /secret/path")
+
+    async def none_revoked(last: int) -> tuple[int, list[str]]:
+        return last, []
+
+    authority = Authority.open(tmp_path, lambda: NOW)
+    signed = authority.sign_node(csr_for(p256()), "node_a", NOW)
+
+    class Caller:
+        """A call from a certified node."""
+
+        def auth_context(self) -> dict[str, list[bytes]]:
+            return {"x509_pem_cert": [signed.pem.encode()]}
+
+    answer = await Door(fails, fails, none_revoked, lambda: NOW).admit(Caller())
+    assert isinstance(answer, Refusal)
+    assert (answer.code, answer.permanent) == (REFUSAL_CODE_COORDINATOR_TROUBLED, False)
+    assert answer.retry_after_ms > 0
+    assert "secret" not in str(answer)
