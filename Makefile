@@ -93,7 +93,7 @@ test: check $(ENGINE_VENV)/.stamp ## everything, real vLLM included
 check: $(VENV)/.stamp proto-check ## the fast gate: format, lint, types, imports, unit and architecture tests; no engine
 	@$(VENV)/bin/ruff format --check -q .
 	@$(VENV)/bin/ruff check -q .
-	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES),-p $(p))
+	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES) bench,-p $(p))
 	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m pytest tests/unit tests/architecture $(ARGS)
 

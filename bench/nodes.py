@@ -60,6 +60,7 @@ class MockNode:
         identity = await enrol(controller, join_token, self._directory, self._name, "bench")
         self._dialler = Dialler(
             identity=identity,
+            addresses=identity.link_addresses,
             incarnation=await asyncio.to_thread(next_incarnation, self._directory),
             agent_version="bench",
             port=SessionPort(self.engine.ordered, _refuse_unknown, self.engine.cancelled),
@@ -67,6 +68,7 @@ class MockNode:
             lost=self._lost,
             changed=self._changed,
             clock=lambda: time.time_ns() // 1_000_000,
+            monotonic=time.monotonic,
             fraction=random.random,
         )
 

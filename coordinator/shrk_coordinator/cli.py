@@ -38,22 +38,16 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(nodes_app, name="nodes")
 
 
-def setting(text: str, name: str, default: str) -> str:
-    """Help for an option that is a setting, too. The defaults are written out: the settings load slowly."""
-    return f"{text}  [default: {default}; env: SHRK_COORDINATOR_{name.upper()}]"
+def _setting(name: str, metavar: str | None, text: str, default: str) -> Any:
+    """An option that is a setting, too. The default is written out here: the settings themselves load slowly."""
+    variable = f"SHRK_COORDINATOR_{name.upper()}"
+    help_text = f"{text}  [default: {default}; env: {variable}]"
+    return typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=help_text)
 
 
+_STATE_DIR_DEFAULT = "/var/lib/shrk/coordinator for root, else ~/.local/state/shrk/coordinator"
 StateDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--state-dir",
-        metavar="DIR",
-        help=setting(
-            "The coordinator's folder: CA and database.",
-            "state_dir",
-            "/var/lib/shrk/coordinator for root, else ~/.local/state/shrk/coordinator",
-        ),
-    ),
+    Path | None, _setting("state_dir", "DIR", "The coordinator's folder: CA and database.", _STATE_DIR_DEFAULT)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
 
@@ -73,60 +67,45 @@ _T = TypeVar("_T")
 @app.command()
 def serve(
     state_dir: StateDir = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help=setting("For callers (HTTP).", "listen", "127.0.0.1:8080")),
-    ] = None,
+    listen: Annotated[str | None, _setting("listen", "HOST:PORT", "For callers (HTTP).", "127.0.0.1:8080")] = None,
     link_listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help=setting("For nodes (mTLS).", "link_listen", "0.0.0.0:9100")),
+        str | None, _setting("link_listen", "HOST:PORT", "For nodes (mTLS).", "0.0.0.0:9100")
     ] = None,
     enrolment_listen: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help=setting("For machines with a join token (TLS).", "enrolment_listen", "the port after --link-listen's"),
+        _setting(
+            "enrolment_listen", "HOST:PORT", "For machines with a join token (TLS).", "the port after --link-listen's"
         ),
     ] = None,
     public_link_address: Annotated[
         str | None,
-        typer.Option(
-            metavar="tcp://HOST:PORT",
-            help=setting("What nodes are told to connect to.", "public_link_address", "the host they enrolled with"),
+        _setting(
+            "public_link_address",
+            "tcp://HOST:PORT",
+            "What nodes are told to connect to.",
+            "the host they enrolled with",
         ),
     ] = None,
     database_url: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help=setting("Where keys and nodes are kept.", "database_url", "sqlite:///STATE_DIR/coordinator.db"),
-        ),
+        _setting("database_url", "URL", "Where keys and nodes are kept.", "sqlite:///STATE_DIR/coordinator.db"),
     ] = None,
     tls_cert: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=setting("Certificate for callers, PEM.", "tls_cert", "none, plain HTTP")),
+        Path | None, _setting("tls_cert", "FILE", "Certificate for callers, PEM.", "none, plain HTTP")
     ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=setting("Its key, PEM.", "tls_key", "none"))
-    ] = None,
+    tls_key: Annotated[Path | None, _setting("tls_key", "FILE", "Its key, PEM.", "none")] = None,
     behind_proxy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CIDR", help=setting("A proxy's network; may be repeated.", "behind_proxy", "none")),
+        list[str] | None, _setting("behind_proxy", "CIDR", "A proxy's network; may be repeated.", "none")
     ] = None,
     insecure_http: Annotated[
-        bool | None,
-        typer.Option("--insecure-http", help=setting("Allow plain HTTP beyond this machine.", "insecure_http", "no")),
+        bool | None, _setting("insecure_http", None, "Allow plain HTTP beyond this machine.", "no")
     ] = None,
     drain_seconds: Annotated[
-        float | None,
-        typer.Option(metavar="N", help=setting("How long requests may finish when it stops.", "drain_seconds", "120")),
+        float | None, _setting("drain_seconds", "N", "How long requests may finish when it stops.", "120")
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(
-            metavar="auto|console|json",
-            help=setting("auto: for people on a terminal, JSON elsewhere.", "log_format", "auto"),
-        ),
+        _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto"),
     ] = None,
 ) -> None:
     """Run the coordinator in the foreground.

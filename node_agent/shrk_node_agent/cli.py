@@ -6,7 +6,7 @@ Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 err
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,13 @@ app = typer.Typer(
 )
 
 
-def setting(text: str, name: str, default: str) -> str:
-    """Help for an option that is a setting, too. The defaults are written out: the settings load slowly."""
-    return f"{text}  [default: {default}; env: SHRK_{name.upper()}]"
+def _setting(name: str, metavar: str, text: str, default: str) -> Any:
+    """An option that is a setting, too. The default is written out here: the settings themselves load slowly."""
+    help_text = f"{text}  [default: {default}; env: SHRK_{name.upper()}]"
+    return typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=help_text)
+
+
+_STATE_DIR_DEFAULT = "/var/lib/shrk/node for root, else ~/.local/state/shrk/node"
 
 
 @app.callback()
@@ -32,40 +36,20 @@ def _group() -> None:
 @app.command()
 def run(
     controller: Annotated[
-        str | None,
-        typer.Option(
-            metavar="tcp://HOST:PORT",
-            help=setting("The coordinator.", "controller", "the one it enrolled with"),
-        ),
+        str | None, _setting("controller", "tcp://HOST:PORT", "The coordinator.", "the one it enrolled with")
     ] = None,
     state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help=setting(
-                "The node's folder: identity, logs.",
-                "state_dir",
-                "/var/lib/shrk/node for root, else ~/.local/state/shrk/node",
-            ),
-        ),
+        Path | None, _setting("state_dir", "DIR", "The node's folder: identity, logs.", _STATE_DIR_DEFAULT)
     ] = None,
     name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=setting("What this machine is called in lists.", "name", "its host name")),
+        str | None, _setting("name", "NAME", "What this machine is called in lists.", "its host name")
     ] = None,
     engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|vllm|sim",
-            help=setting("auto is vLLM; sim pretends, and needs no GPU.", "engine", "auto"),
-        ),
+        str | None, _setting("engine", "auto|vllm|sim", "auto is vLLM; sim pretends, and needs no GPU.", "auto")
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(
-            metavar="auto|console|json",
-            help=setting("auto: for people on a terminal, JSON elsewhere.", "log_format", "auto"),
-        ),
+        _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto"),
     ] = None,
 ) -> None:
     """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file.

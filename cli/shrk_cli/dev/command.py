@@ -46,16 +46,11 @@ def dev(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep the network here and continue it the next time.  [default: a temporary folder, removed "
-            "at the end]",
+            help="Keep the network here and continue it the next time.  [default: nothing is kept]",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="When ready, print one line of JSON on stdout, not a summary.")
-    ] = False,
-    no_restart: Annotated[
-        bool, typer.Option("--no-restart", help="What ends stays down; without this it is started again.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="When ready, print one line of JSON on stdout.")] = False,
+    no_restart: Annotated[bool, typer.Option("--no-restart", help="What ends is not started again.")] = False,
     sim_first_token_ms: Annotated[
         int | None,
         typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.  [default: none]"),

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
 from bench.caller import Caller, Tally
 from bench.engine import CHUNKS, STAMP_DIGITS, STAMPS_AFTER
 

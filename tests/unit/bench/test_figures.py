@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from bench.figures import Figure, cpu_ticks, figure, frames_per_message, gauges, percentile, resident_kb
 
 

@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(folder: Path) -> None:
 
 def test_a_file_is_no_state_folder(folder: Path) -> None:
     (folder / "file").touch()
-    with pytest.raises(Trouble, match="--state-dir .*file cannot be used") as caught:
+    with pytest.raises(Trouble, match=r"--state-dir .*file cannot be used") as caught:
         statedir.create(folder / "file")
     assert caught.value.why == "it is a file, not a folder"
     assert caught.value.code == Exit.USAGE
