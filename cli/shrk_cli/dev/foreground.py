@@ -52,14 +52,13 @@ class Signals:
         self._say = say
         self.stop = asyncio.Event()
         self.now = asyncio.Event()
-        for number, arrived in (
-            (signal.SIGINT, self._arrived),
-            (signal.SIGTERM, self._arrived),
-            (signal.SIGHUP, self._hung_up),
-        ):
-            # Under nohup a closed terminal is no reason to stop.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                asyncio.get_running_loop().add_signal_handler(number, arrived)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Also where the shell that started it in the background ignores SIGINT: whoever sends it means it.
+            loop.add_signal_handler(number, self._arrived)
+        # Under nohup a closed terminal is no reason to stop.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _arrived(self) -> None:
         # What was asked for comes before telling so: nobody may be left to tell.
