@@ -36,7 +36,8 @@ async def ask(socket: Path, method: str, path: str, body: Any) -> Reply:
         document = None
         if content_type.startswith("text/event-stream"):
             # Choices take turns as it happens; told one after the other they can be compared.
-            document = sorted(_events(raw), key=_choice_of)
+            named = raw.startswith(b"event: ")
+            document = list(_named_events(raw)) if named else sorted(_events(raw), key=_choice_of)
         elif raw and content_type.startswith("application/json"):
             document = orjson.loads(raw)
         elif content_type.startswith("text/plain"):
@@ -50,6 +51,17 @@ def _events(raw: bytes) -> Iterator[Any]:
     for event in events:
         assert event.startswith(b"data: ")
         yield orjson.loads(event.removeprefix(b"data: "))
+
+
+def _named_events(raw: bytes) -> Iterator[Any]:
+    """Events that carry a name, which their JSON repeats as its type; no [DONE] ends them."""
+    *events, rest = raw.split(b"\n\n")
+    assert rest == b""
+    for event in events:
+        name, data = event.split(b"\n")
+        document = orjson.loads(data.removeprefix(b"data: "))
+        assert name == b"event: " + document["type"].encode()
+        yield document
 
 
 def _choice_of(event: Any) -> float:
