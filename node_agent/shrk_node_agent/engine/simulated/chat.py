@@ -124,7 +124,7 @@ def _whole_choice(chat: ChatRequest, index: int, choice: Choice) -> dict[str, An
         if chat.tool_choice not in (None, "auto"):
             message["content"] = ""
         function = {"name": call.name, "arguments": call.arguments}
-        message["tool_calls"] = [{"id": _call_id(), "type": "function", "function": function}]
+        message["tool_calls"] = [{"id": call_id(), "type": "function", "function": function}]
         finish = finish_with_call(chat) if finish == "stop" else finish
     message["reasoning"] = None
     return {
@@ -138,7 +138,8 @@ def _whole_choice(chat: ChatRequest, index: int, choice: Choice) -> dict[str, An
     }
 
 
-def _call_id() -> str:
+def call_id() -> str:
+    """An id for a tool call, as vLLM makes it."""
     return f"chatcmpl-tool-{secrets.token_hex(8)}"
 
 
@@ -199,7 +200,7 @@ class ChatChunks:
         call: dict[str, Any]
         if piece.name is not None:
             self._called[index] = True
-            call = {"id": _call_id(), "type": "function", "index": 0, "function": {"name": piece.name}}
+            call = {"id": call_id(), "type": "function", "index": 0, "function": {"name": piece.name}}
         else:
             call = {"index": 0, "function": {"arguments": piece.arguments}}
         return b'{"content":null,"tool_calls":[%b]}' % orjson.dumps(call)

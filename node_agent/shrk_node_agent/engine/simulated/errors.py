@@ -90,7 +90,7 @@ def _told(details: Any) -> dict[str, object]:
     told = {"type": details["type"], "loc": _location(details["loc"]), "msg": details["msg"]}
     told["input"] = _shown(details["input"])
     if "ctx" in details:
-        told["ctx"] = {name: str(value) for name, value in details["ctx"].items()}
+        told["ctx"] = dict(details["ctx"])
     return told
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from shrk_node_agent.engine.engine import Task
-from shrk_node_agent.engine.simulated import chat, completions, embeddings, requests, responses, tokens
+from shrk_node_agent.engine.simulated import chat, completions, embeddings, messages, requests, responses, tokens
 from shrk_node_agent.engine.simulated.engine_room import VERSION, EngineRoom
 from shrk_node_agent.engine.simulated.errors import Refusal, json_response
 from shrk_node_agent.engine.simulated.faults import Fault, Faults, Kind
@@ -110,6 +110,8 @@ def make_app(room: EngineRoom, task: Task) -> web.Application:
     add("POST", "/v1/responses", responses.serve_response)
     add("GET", "/v1/responses/{response_id}", responses.find_response)
     add("POST", "/v1/responses/{response_id}/cancel", responses.find_response)
+    add("POST", "/v1/messages", messages.serve_messages)
+    add("POST", "/v1/messages/count_tokens", messages.count_tokens)
     add("POST", "/v1/chat/completions/render", tokens.render_chat)
     add("POST", "/v1/completions/render", tokens.render_completion)
     add("POST", "/inference/v1/generate", tokens.generate)
