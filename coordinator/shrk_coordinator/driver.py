@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import assert_never
 
 import structlog
 
 from shrk_contract.terms import Fault
+from shrk_contract.turns import Turns
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.coordinator import CoordinatorState
@@ -34,8 +34,7 @@ class Driver:
         self.state = CoordinatorState()
         self._links: LinkPort | None = None
         self._requests: dict[RequestId, RequestPort] = {}
-        self._waiting: deque[Event] = deque()
-        self._busy = False
+        self._turns = Turns(self._take)
         self._idle = asyncio.Event()
         self._idle.set()
         #: How late the last tick came: the loop's lag.
@@ -60,16 +59,11 @@ class Driver:
 
     def post(self, event: Event) -> None:
         """Take in one fact and carry out what follows from it."""
-        self._waiting.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._waiting:
-                for effect in self.state.handle(self._waiting.popleft()):
-                    self._carry_out_guarded(effect)
-        finally:
-            self._busy = False
+        self._turns.post(event)
+
+    def _take(self, event: Event) -> None:
+        for effect in self.state.handle(event):
+            self._carry_out_guarded(effect)
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -119,7 +113,7 @@ class Driver:
             log.exception("an effect failed", effect=type(effect).__name__)
             if isinstance(effect, do.StartAttempt):
                 ours = FailureDetail(Fault.COORDINATOR, "the coordinator failed to start the attempt", code="internal")
-                self._waiting.append(seen.AttemptBroken(self.now(), effect.stream, ours))
+                self.post(seen.AttemptBroken(self.now(), effect.stream, ours))
 
     def _carry_out(self, effect: Effect) -> None:
         links = self._links

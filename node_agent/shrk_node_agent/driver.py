@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import structlog
 
 from shrk_contract.terms import Fault, Rejection
+from shrk_contract.turns import Turns
 from shrk_node_agent.attempts import AttemptSink, Failed, Order
 from shrk_node_agent.engine.engine import (
     EngineEvent,
@@ -52,8 +52,7 @@ class Driver:
         self._orders: dict[AttemptKey, tuple[Order, AttemptSink]] = {}
         self._running: dict[AttemptKey, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Event] = deque()
-        self._busy = False
+        self._turns = Turns(self._take)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -70,16 +69,11 @@ class Driver:
 
     def post(self, event: Event) -> None:
         """Take in one fact and carry out what follows from it."""
-        self._waiting.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._waiting:
-                for effect in self.state.handle(self._waiting.popleft()):
-                    self._carry_out(effect)
-        finally:
-            self._busy = False
+        self._turns.post(event)
+
+    def _take(self, event: Event) -> None:
+        for effect in self.state.handle(event):
+            self._carry_out(effect)
 
     # --- attempts ------------------------------------------------------------------------------------
 

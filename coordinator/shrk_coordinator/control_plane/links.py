@@ -71,7 +71,6 @@ class Link:
         #: Why the link was closed from this side; the node hears it as its last frame.
         self.refusal: Refusal | None = None
         self.frames_received = 0
-        self.frames_unused = 0
         self.batches_received = 0
         self._post = post
         self._now = now
@@ -145,8 +144,7 @@ class Link:
             case "hello":
                 raise ContractBroken("a second hello on one link")
             case _:
-                # Known frames that nothing here acts on: they are in the contract for what is to come.
-                self.frames_unused += 1
+                pass  # in the contract for what is to come; nothing here acts on it yet
 
 
 class Links:
