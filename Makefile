@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export SHRK_CACHE_DIR ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine model demo dev test test-fast check fmt proto proto-check lock bench clean
+.PHONY: help setup engine model demo dev test test-fast check fmt proto proto-check lock bench simulate reliability clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -88,12 +88,12 @@ dev: $(VENV)/.stamp ## a whole network on this machine, in the foreground (ARGS=
 	@$(VENV)/bin/shrk dev $(ARGS)
 
 test: check $(ENGINE_VENV)/.stamp ## everything, real vLLM included
-	@$(PY) -m pytest tests/integration tests/contract tests/engine $(ARGS)
+	@$(PY) -m pytest tests/simulation tests/integration tests/chaos tests/contract tests/engine $(ARGS)
 
 check: $(VENV)/.stamp proto-check ## the fast gate: format, lint, types, imports, unit and architecture tests; no engine
 	@$(VENV)/bin/ruff format --check -q .
 	@$(VENV)/bin/ruff check -q .
-	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES) bench,-p $(p))
+	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES) bench simulation reliability,-p $(p))
 	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m pytest tests/unit tests/architecture $(ARGS)
 
@@ -126,6 +126,13 @@ lock: $(VENV)/.stamp
 
 bench: $(VENV)/.stamp ## measure the coordinator: requests/s, latency, CPU per request and per chunk (ARGS="--quick")
 	@$(PY) -m bench $(ARGS)
+
+SEED ?= 1
+simulate: $(VENV)/.stamp ## one simulated life of a whole cluster, bit by bit the same for a seed (SEED=7 ARGS="--trace")
+	@$(PY) -m simulation --seed $(SEED) $(ARGS)
+
+reliability: $(VENV)/.stamp $(ENGINE_VENV)/.stamp ## prove the promises at full size and write RELIABILITY.md (two hours; ARGS="--only load")
+	@$(PY) -m reliability --full $(ARGS)
 
 clean: ## remove what these commands made
 	@rm -rf $(VENV) $(ENGINE_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

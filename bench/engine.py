@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import CREDIT_BYTES
-from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, Envelope, Finished, Order
+from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, Envelope, Finished, Order, Piece
 from shrk_node_agent.state.events import AttemptKey
 
 WHOLE, BURST, PACED, ALONE = "bench-whole", "bench-burst", "bench-paced", "bench-alone"
@@ -72,7 +72,7 @@ class _Stream:
     async def emit(self, emitted: int) -> None:
         """One chunk, stamped with the time of its step; after the last one, the end."""
         tail = b'%016x"},"logprobs":null,"finish_reason":null}]}\n\n' % emitted
-        await self.sink.piece(1, (self.left,), self.head + tail)
+        await self.sink.piece(Piece(1, (self.left,), self.head + tail))
         self.left -= 1
         if not self.left:
             self.sink.finish(_FINISHED)
@@ -118,7 +118,7 @@ class MockEngine:
 
 
 async def _answer(order: Order, sink: AttemptSink) -> None:
-    await sink.piece(0, (), _whole(order.envelope))
+    await sink.piece(Piece(0, (), _whole(order.envelope)))
     sink.finish(_FINISHED)
 
 

@@ -20,7 +20,7 @@ import uvloop
 from bench.engine import MockEngine
 from shrk_contract.service import running
 from shrk_contract.terms import Endpoint, Rejection
-from shrk_node_agent.attempts import Envelope, Failed, Finished, Order
+from shrk_node_agent.attempts import Envelope, Failed, Finished, Order, Piece
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -43,8 +43,12 @@ class _Sink:
     def accept(self) -> None:
         """Nobody is told."""
 
-    async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
+    def prompt(self, token_ids: Sequence[int]) -> None:
+        """Nobody is told."""
+
+    async def piece(self, piece: Piece) -> None:
         """One write per chunk."""
+        part = piece.part
         if self._streaming:
             self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
         else:

@@ -48,6 +48,8 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.add_command(UnopenedCommand("dev", "A whole network on this machine, in the foreground.", _dev))
+        self.add_command(UnopenedCommand("chaos", "A bad line to order: a TCP proxy, steered while it runs.", _chaos))
+        self.add_command(UnopenedCommand("explain", "What became of a request, attempt by attempt.", _explain))
         for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
             self.add_command(UnopenedCommand(point.name, _help_line(point), _loader(point)))
 
@@ -60,6 +62,18 @@ def _dev() -> typer.Typer:
     from shrk_cli.dev.command import app as dev
 
     return dev
+
+
+def _chaos() -> typer.Typer:
+    from shrk_cli.chaos.cli import app as chaos
+
+    return chaos
+
+
+def _explain() -> typer.Typer:
+    from shrk_cli.explain import app as explain
+
+    return explain
 
 
 def _help_line(point: EntryPoint) -> str:

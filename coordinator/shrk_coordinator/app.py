@@ -72,10 +72,10 @@ class Coordinator:
 
     def __init__(self, settings: CoordinatorSettings) -> None:
         self._settings = settings
-        self.driver = Driver()
+        self.metrics = Metrics()
+        self.driver = Driver(self.metrics)
         self.links = Links(os.urandom(16), [settings.public_link_address] if settings.public_link_address else [])
         self.driver.connect(self.links)
-        self.metrics = Metrics()
         self._stack = contextlib.AsyncExitStack()
         self.ports: Ports | None = None
         self._http: CallersHttp | None = None
@@ -136,11 +136,12 @@ class Coordinator:
         http = self._http = CallersHttp(
             self.driver,
             self.links,
-            self.driver.state.roster,
+            self.driver.state,
             authenticate,
             pseudonym,
             self.metrics,
             proxies=settings.behind_proxy,
+            buffers=settings.structured_output == "buffer",
         )
         # handler_cancellation: a caller that leaves is noticed at once, not at the next write.
         runner = web.AppRunner(

@@ -103,6 +103,15 @@ def serve(
     drain_seconds: Annotated[
         float | None, _setting("drain_seconds", "N", "How long requests may finish when it stops.", "120")
     ] = None,
+    structured_output: Annotated[
+        str | None,
+        _setting(
+            "structured_output",
+            "stream|buffer",
+            "Send answers that follow a grammar as they come, or hold each back until it is whole.",
+            "stream",
+        ),
+    ] = None,
     log_format: Annotated[
         str | None,
         _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto"),

@@ -14,6 +14,7 @@ import structlog
 
 from shrk_contract.terms import Fault
 from shrk_contract.turns import Turns
+from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.coordinator import CoordinatorState
@@ -23,6 +24,8 @@ from shrk_coordinator.streams import LinkPort, RequestPort
 
 #: Deadlines are seconds long; a quarter of a second late is early enough, and costs nothing.
 TICK_SECONDS = 0.25
+#: A loop that was held up longer than this may have pieces waiting that it has not read: nobody has stalled then.
+LAG_SECONDS_MAX = 0.5
 
 log = structlog.get_logger("shrk.driver")
 
@@ -30,8 +33,9 @@ log = structlog.get_logger("shrk.driver")
 class Driver:
     """One per coordinator. All methods run in the event loop and return at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self.state = CoordinatorState()
+        self._metrics = metrics
         self._links: LinkPort | None = None
         self._requests: dict[RequestId, RequestPort] = {}
         self._turns = Turns(self._take)
@@ -56,6 +60,14 @@ class Driver:
             await asyncio.sleep(TICK_SECONDS)
             self.lag_seconds = max(0.0, self.now() - before - TICK_SECONDS)
             self.post(seen.Tick(self.now()))
+            if self.lag_seconds < LAG_SECONDS_MAX:
+                self._look_for_stalls()
+
+    def _look_for_stalls(self) -> None:
+        now = self.now()
+        for request in list(self._requests.values()):
+            if (stream := request.stalled(now)) is not None:
+                self.post(seen.AttemptStalled(now, stream))
 
     def post(self, event: Event) -> None:
         """Take in one fact and carry out what follows from it."""
@@ -91,13 +103,26 @@ class Driver:
 
     # --- what relays and links announce ------------------------------------------------------------
 
-    def first_piece(self, stream: StreamId) -> None:
-        """The first piece goes to the caller."""
-        self.post(seen.FirstPieceDelivered(self.now(), stream))
+    def first_piece(self, stream: StreamId, index: int) -> None:
+        """An attempt's first piece goes to the caller."""
+        self.post(seen.FirstPieceDelivered(self.now(), stream, index))
 
-    def finished(self, stream: StreamId) -> None:
+    def continued(self, attempt: do.StartAttempt, gap: float) -> None:
+        """An answer goes on from another node."""
+        assert attempt.resume is not None, "only what was delivered is continued"
+        self._metrics.continued(attempt.resume, attempt.after, gap)
+
+    def ids_unknown(self, stream: StreamId) -> None:
+        """The engine did not tell all token ids."""
+        self.post(seen.IdsUnknown(self.now(), stream))
+
+    def last_token(self, stream: StreamId) -> None:
+        """The answer's last token goes to the caller."""
+        self.post(seen.LastTokenDelivered(self.now(), stream))
+
+    def finished(self, stream: StreamId, tokens: int) -> None:
         """The answer is whole."""
-        self.post(seen.AttemptFinished(self.now(), stream))
+        self.post(seen.AttemptFinished(self.now(), stream, tokens))
 
     def broken(self, stream: StreamId, failure: FailureDetail) -> None:
         """The node broke the contract in this attempt."""
@@ -132,6 +157,9 @@ class Driver:
                 log.info("request failed", request=request_id.hex(), why=failure.message, attempts=effect.attempts)
                 if request := self._requests.get(request_id):
                     request.failed(effect)
+            case do.CompleteRequest(request_id):
+                if request := self._requests.get(request_id):
+                    request.completed()
             case do.WelcomeNode():
                 links.welcome(effect)
             case do.CloseLink():
@@ -145,6 +173,7 @@ class Driver:
             # The caller left between the failure of one attempt and the start of the next.
             self.post(seen.CallerLeft(self.now(), effect.request_id))
             return
+        self._metrics.attempted(effect.attempt, effect.resume)
         frames = request.begin(effect)
         if not links.start(effect.link, effect.stream, frames, request.sink()):
             gone = FailureDetail(Fault.NODE, "the node's link was gone", code="node_lost")

@@ -144,6 +144,18 @@ def no_node_available(model: str, counts: tuple[tuple[str, int], ...]) -> ApiErr
     )
 
 
+def request_not_found(name: str) -> ApiError:
+    """No such request is remembered, or it is somebody else's."""
+    return ApiError(
+        404,
+        "request_not_found",
+        f"Nothing is known of the request '{name[:80]}'. Only the key that made it can look it up, by its "
+        "x-request-id; the last requests are remembered until the coordinator is restarted.",
+        type="not_found_error",
+        param="id",
+    )
+
+
 def unsupported_endpoint(method: str, path: str) -> ApiError:
     """Nothing is served there."""
     return ApiError(404, "unsupported_endpoint", f"There is no {method} {path} here.", type="not_found_error")
@@ -184,6 +196,18 @@ def caller_not_admitted() -> ApiError:
         "Requests reach this coordinator through its proxy only.",
         type="permission_error",
         should_retry=False,
+    )
+
+
+def stream_lost(why: str) -> ApiError:
+    """An answer that had begun could not go on from any node. Only ever an event: the status is out already."""
+    return ApiError(
+        502,
+        "stream_lost",
+        f"This answer could not be continued: {why}. What came so far is valid; nothing is charged for it.",
+        type="server_error",
+        fault=Fault.NODE,
+        should_retry=True,
     )
 
 

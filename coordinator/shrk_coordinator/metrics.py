@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from shrk_contract.terms import ResumeMethod
+from shrk_coordinator.state.continuation import LOSSES
+
+_GAP_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -32,6 +36,37 @@ class Metrics:
             "Callers that closed their connection before the end.",
             registry=self.registry,
         )
+
+        self._attempts = Counter(
+            "shrk_attempts_total",
+            "Attempts begun: first ones, others from the beginning, and continuations of what was delivered.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self._continuations = Counter(
+            "shrk_continuations_total",
+            "Answers that went on from another node, by method and by what ended the attempt before.",
+            ("method", "reason"),
+            registry=self.registry,
+        )
+        self._gap = Histogram(
+            "shrk_continuation_gap_seconds",
+            "From the last piece of one node to the first of the next, in answers that were continued.",
+            ("method",),
+            buckets=_GAP_BUCKETS,
+            registry=self.registry,
+        )
+
+    def attempted(self, number: int, resume: ResumeMethod | None) -> None:
+        """An attempt begins; `number` counts those of its request from 1."""
+        kind = "continuation" if resume is not None else "again" if number > 1 else "first"
+        self._attempts.labels(kind).inc()
+
+    def continued(self, method: ResumeMethod, reason: str, gap: float) -> None:
+        """A continued answer goes on, `gap` seconds after its last piece."""
+        # A node's own words never become a label.
+        self._continuations.labels(method, reason if reason in LOSSES else "failed").inc()
+        self._gap.labels(method).observe(gap)
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """A figure that is read when the metrics are."""

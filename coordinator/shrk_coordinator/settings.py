@@ -150,6 +150,10 @@ class CoordinatorSettings(ServiceSettings):
     #: How long a stopping coordinator lets requests finish: most answers end within two minutes, and
     #: service managers lose patience soon after.
     drain_seconds: float = Field(default=120.0, ge=0, le=3600)
+    #: Answers that must follow a grammar: stream them as they come, or hold each back until it is whole. A stream that
+    #: loses its node is continued by a replay that is verified, and unlike GPUs cannot always reproduce it; one that
+    #: was held back is simply begun again. A request may choose for itself: X-Shrk-Structured-Output.
+    structured_output: Literal["stream", "buffer"] = "stream"
     #: auto: for people on a terminal, JSON lines elsewhere.
     log_format: Literal["auto", "console", "json"] = "auto"
 

@@ -23,6 +23,10 @@ from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, StreamI
 class AttemptSink(Protocol):
     """Takes what a node says about one attempt. Called in the event loop, in order; must not block."""
 
+    def prompt(self, prompt: link_pb2.Prompt) -> None:
+        """A part of the prompt's token ids."""
+        ...
+
     def piece(self, piece: link_pb2.Piece, size: int, part: bytes) -> None:
         """A part of the answer; `part` is the piece's bytes, `size` their number."""
         ...
@@ -49,6 +53,14 @@ class RequestPort(Protocol):
 
     def failed(self, effect: FailRequest) -> None:
         """The last attempt failed, and there will be no other."""
+        ...
+
+    def completed(self) -> None:
+        """All tokens came, and the node was lost before it could say so."""
+        ...
+
+    def stalled(self, now: float) -> StreamId | None:
+        """The stream whose node sends nothing though it should, if it is so."""
         ...
 
 
@@ -85,11 +97,27 @@ class LinkPort(Protocol):
 class Announcements(Protocol):
     """What the relays tell the driver about an attempt."""
 
-    def first_piece(self, stream: StreamId) -> None:
-        """The first piece goes to the caller."""
+    def now(self) -> float:
+        """Monotonic seconds."""
         ...
 
-    def finished(self, stream: StreamId) -> None:
+    def first_piece(self, stream: StreamId, index: int) -> None:
+        """An attempt's first piece goes to the caller; `index` of its first token."""
+        ...
+
+    def continued(self, attempt: StartAttempt, gap: float) -> None:
+        """An answer goes on from another node, this many seconds after the last piece of the one before."""
+        ...
+
+    def ids_unknown(self, stream: StreamId) -> None:
+        """The engine did not tell all token ids."""
+        ...
+
+    def last_token(self, stream: StreamId) -> None:
+        """The answer's last token goes to the caller."""
+        ...
+
+    def finished(self, stream: StreamId, tokens: int) -> None:
         """The answer is whole."""
         ...
 

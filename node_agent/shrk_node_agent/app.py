@@ -34,6 +34,12 @@ from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.settings import AgentSettings, EngineKind
 
+#: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
+#: then says which attempts it has moved.
+HANDOVER_SECONDS_MIN = 2.0
+#: What is said at the end is small, and leaves in milliseconds over a link that works.
+LAST_WORDS_SECONDS_MAX = 1.0
+
 log = structlog.get_logger("shrk.agent")
 
 
@@ -177,16 +183,23 @@ class Agent:
     # --- the end -------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Take nothing new, and let attempts under way end, for at most `drain_seconds`."""
+        """Take nothing new, and let attempts under way end, here or elsewhere: the coordinator is told that
+        `drain_seconds` are left, and has HANDOVER_SECONDS_MIN in any case. Returns as soon as none is left."""
         seconds = self._settings.drain_seconds
         self.driver.drain()
-        if self._dialler is not None and self._dialler.session is not None:
-            self._dialler.session.drain("the agent is stopping", seconds)
+        session = self._dialler.session if self._dialler is not None else None
+        if session is not None:
+            session.drain("the agent is stopping", seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(seconds, HANDOVER_SECONDS_MIN)):
                 await self.driver.drained()
         except TimeoutError:
             log.warning("drain ended with attempts under way", attempts=len(self.driver.state.attempts))
+        if session is not None:
+            # The last attempts' last words, unless their link is gone.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_SECONDS_MAX):
+                    await session.outbox.flushed()
 
     async def stop(self) -> None:
         """End everything, in the reverse order of its opening."""

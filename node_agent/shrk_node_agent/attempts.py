@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shrk_contract.terms import Endpoint, Fault, Rejection
+from shrk_contract.terms import Endpoint, Fault, Rejection, ResumeMethod
 
 #: Without any new credit: the coordinator cancels an attempt whose caller reads nothing for a minute. Ten times that
 #: means that it has forgotten the attempt, which holds a slot of the engine.
@@ -23,6 +23,22 @@ class Envelope:
     model: str
     #: Tool call n of choice c gets the id `<tool_call_prefix><c>_<n>`; empty keeps the engine's.
     tool_call_prefix: str
+    #: Added to the engine's own index of a choice.
+    choice_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What other nodes delivered of this answer before they were lost."""
+
+    method: ResumeMethod
+    #: Tokens delivered; the first new one has this index.
+    delivered_tokens: int
+    #: Digest of all text delivered (`engine.text_digest`).
+    text_digest: int
+    #: Given for BY_IDS only.
+    prompt_ids: Sequence[int] = ()
+    delivered_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,11 @@ class Order:
     streaming: bool
     envelope: Envelope
     body: bytes
+    #: For the engine where the body names none.
+    seed: int | None = None
+    resume: Resume | None = None
+    #: The prompt's ids and every piece's are wanted.
+    tell_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,20 @@ class ChoiceEnd:
     finish_reason: str
     #: JSON; empty where the engine gave none.
     stop_reason_json: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer: whole events, or a whole answer."""
+
+    tokens: int
+    #: Empty where they are not wanted, or the engine did not tell all of them.
+    token_ids: Sequence[int]
+    part: bytes
+    #: Digest of all text up to and including this part; 0 where nothing can be continued.
+    text_digest: int = 0
+    #: With the last token of a streamed answer.
+    end: ChoiceEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +112,11 @@ class AttemptSink(Protocol):
         """The attempt is not taken on."""
         ...
 
-    async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
+    def prompt(self, token_ids: Sequence[int]) -> None:
+        """The prompt as the engine tokenised it; before the first piece, and only where ids are wanted."""
+        ...
+
+    async def piece(self, piece: Piece) -> None:
         """Send a part of the answer; returns when there was credit for it. Raises CreditWithheld."""
         ...
 

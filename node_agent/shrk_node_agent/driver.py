@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
 
+from shrk_contract.batching import PeerNotReading
 from shrk_contract.terms import Fault, Rejection
 from shrk_contract.turns import Turns
 from shrk_node_agent.attempts import AttemptSink, Failed, Order
@@ -22,18 +25,30 @@ from shrk_node_agent.engine.engine import (
     StartEngine,
 )
 from shrk_node_agent.engine.exchange import EngineClient
+from shrk_node_agent.engine.pulse import Pulse
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.node import NodeState
 
-#: Restarts are seconds apart.
+#: Restarts, and the deadlines of an engine that says nothing, are seconds apart.
 TICK_SECONDS = 0.25
 #: An engine gets this long to end by itself; vLLM needs a third of a second.
 ENGINE_STOP_SECONDS = 10.0
+#: One that hangs gets this long: what still hears SIGTERM needs no more, and a stopped process yields to SIGKILL only.
+HUNG_STOP_SECONDS = 1.0
 
 log = structlog.get_logger("shrk.agent")
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt under way."""
+
+    engine: EngineId
+    sink: AttemptSink
+    task: asyncio.Task[None]
 
 
 class Driver:
@@ -49,8 +64,9 @@ class Driver:
         self._start_engine = start_engine
         self._changed = changed
         self._clients: dict[EngineId, EngineClient] = {}
+        self._pulses: dict[EngineId, Pulse] = {}
         self._orders: dict[AttemptKey, tuple[Order, AttemptSink]] = {}
-        self._running: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._running: dict[AttemptKey, _Running] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._turns = Turns(self._take)
         self._idle = asyncio.Event()
@@ -64,6 +80,10 @@ class Driver:
     async def run(self) -> None:
         """Tick until cancelled."""
         while True:
+            # What passes through answers is counted where it passes, and told here: once a tick, not once a piece.
+            for engine, pulse in list(self._pulses.items()):
+                if pulse.moved():
+                    self.post(seen.AnswersMoved(self.now(), engine, pulse.held))
             self.post(seen.Tick(self.now()))
             await asyncio.sleep(TICK_SECONDS)
 
@@ -84,8 +104,8 @@ class Driver:
 
     def cancelled(self, key: AttemptKey) -> None:
         """A coordinator wants an attempt stopped: closing its connection makes the engine abort it."""
-        if task := self._running.get(key):
-            task.cancel()
+        if running := self._running.get(key):
+            running.task.cancel()
 
     def link_changed(self) -> None:
         """The link came up, went down or was refused."""
@@ -102,8 +122,10 @@ class Driver:
     def _run(self, effect: do.RunAttempt) -> None:
         order, sink = self._orders.pop(effect.key)
         sink.accept()
-        task = asyncio.create_task(self._clients[effect.engine].answer(order, sink), name=f"attempt-{effect.key}")
-        self._running[effect.key] = task
+        watched = self._pulses[effect.engine].watch(order, sink)
+        answering = self._clients[effect.engine].answer(order, watched)
+        task = asyncio.create_task(answering, name=f"attempt-{effect.key}")
+        self._running[effect.key] = _Running(effect.engine, watched, task)
         self._idle.clear()
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -114,7 +136,7 @@ class Driver:
             if not task.cancelled() and (error := task.exception()):
                 log.error("attempt failed by our own fault", exc_info=error)
                 # Unheard of, it would keep the caller waiting until the coordinator's own deadline.
-                sink.fail(Failed(Fault.NODE, "the agent failed on this attempt", code="agent_error"))
+                watched.fail(Failed(Fault.NODE, "the agent failed on this attempt", code="agent_error"))
 
         task.add_done_callback(ended)
 
@@ -128,6 +150,12 @@ class Driver:
         match effect:
             case do.StartEngine(engine):
                 self._in_background(self._start(self._specs[engine]), f"start-{engine}")
+            case do.ReadFigures(engine):
+                self._pulses[engine].read_figures()
+            case do.AskCanary(engine):
+                self._pulses[engine].ask_canary()
+            case do.RestartEngine(engine, reason):
+                self._end_hung(engine, reason)
             case do.RunAttempt():
                 self._run(effect)
             case do.RejectAttempt(key, reason, message):
@@ -150,16 +178,41 @@ class Driver:
                 self.post(seen.EngineProgressed(now, spec.id, detail, progress))
             case EngineReady(pin, endpoints, slots, context_tokens):
                 log.info("engine ready", model=spec.model)
-                self._clients[spec.id] = EngineClient(self.processes[spec.id].socket)
+                socket = self.processes[spec.id].socket
+                self._clients[spec.id] = EngineClient(socket, runner=pin.runner)
+                self._pulses[spec.id] = Pulse(
+                    spec,
+                    socket,
+                    endpoints,
+                    on_figures=lambda figures: self.post(seen.FiguresRead(self.now(), spec.id, figures)),
+                    on_token=lambda: self.post(seen.CanaryAnswered(self.now(), spec.id)),
+                )
                 self.post(seen.EngineBecameReady(now, spec.id, pin, endpoints, slots, context_tokens))
             case EngineExited(returncode, tail, incompatible, reason):
                 log.warning("engine ended", model=spec.model, returncode=returncode, why=reason)
                 self.tails[spec.id] = tail
+                self._stop_pulse(spec.id)
                 if client := self._clients.pop(spec.id, None):
                     self._in_background(client.close(), f"close-{spec.id}")
                 self.post(seen.EngineEnded(now, spec.id, reason, incompatible))
             case _:
                 assert_never(event)
+
+    def _end_hung(self, engine: EngineId, reason: str) -> None:
+        """Let go of an engine that hangs. Its process tells of its own end, in any case, and that starts it again."""
+        log.error("ending an engine", model=self._specs[engine].model, why=reason)
+        self._stop_pulse(engine)
+        self._in_background(self.processes[engine].stop(HUNG_STOP_SECONDS), f"end-{engine}")
+        for running in self._running.values():
+            if running.engine == engine:
+                # Where nobody reads the link, its own end tells of all its attempts.
+                with contextlib.suppress(PeerNotReading):
+                    running.sink.fail(Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+                running.task.cancel()
+
+    def _stop_pulse(self, engine: EngineId) -> None:
+        if pulse := self._pulses.pop(engine, None):
+            pulse.stop()
 
     def _in_background(self, work: object, name: str) -> None:
         assert asyncio.iscoroutine(work)
@@ -175,8 +228,10 @@ class Driver:
 
     async def stop(self) -> None:
         """End all attempts and engines; returns when nothing of them is left."""
-        for task in list(self._running.values()):
-            task.cancel()
+        for running in list(self._running.values()):
+            running.task.cancel()
+        for pulse in self._pulses.values():
+            pulse.stop()
         # A start under way must be over before its process can be stopped.
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(p.stop(ENGINE_STOP_SECONDS) for p in self.processes.values()))

@@ -65,6 +65,10 @@ class Outbox(Generic[Frame]):
         elif self._patience is None:
             self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._ready.set)
 
+    def beat(self) -> None:
+        """Send a batch without frames, unless some are waiting: it says no more than that this end lives."""
+        self._ready.set()
+
     async def run(self) -> None:
         """Write batches until cancelled, or until `write` raises."""
         while True:
@@ -93,7 +97,7 @@ class Outbox(Generic[Frame]):
 
 def _batches(frames: list[Frame], sizes: list[int]) -> list[tuple[list[Frame], int]]:
     """Cut frames, in order, into batches of at most BATCH_BYTES_MAX (one frame is always allowed), each with its
-    size."""
+    size. No frames make one empty batch."""
     whole = sum(sizes)
     if whole <= BATCH_BYTES_MAX:
         return [(frames, whole)]

@@ -14,6 +14,7 @@ from shrk_contract.terms import (
     Pin,
     Rejection,
     Report,
+    ResumeMethod,
     State,
     Status,
     Terms,
@@ -30,6 +31,8 @@ _FAULT_TO_WIRE = {f: link_pb2.Fault.Value(f"FAULT_{f.name}") for f in Fault}
 _FAULT_FROM_WIRE = {number: f for f, number in _FAULT_TO_WIRE.items()}
 _REJECTION_TO_WIRE = {r: link_pb2.RejectionReason.Value(f"REJECTION_REASON_{r.name}") for r in Rejection}
 _REJECTION_FROM_WIRE = {number: r for r, number in _REJECTION_TO_WIRE.items()}
+_RESUME_TO_WIRE = {m: link_pb2.ResumeMethod.Value(f"RESUME_METHOD_{m.name}") for m in ResumeMethod}
+_RESUME_FROM_WIRE = {number: m for m, number in _RESUME_TO_WIRE.items()}
 
 
 def _known(words: Mapping[Any, Word], number: int) -> Word | None:
@@ -55,6 +58,16 @@ def fault_to_wire(fault: Fault) -> link_pb2.Fault.ValueType:
 def fault_from_wire(number: int) -> Fault:
     """Whose fault; an unknown number is the node's, which sent it."""
     return _known(_FAULT_FROM_WIRE, number) or Fault.NODE
+
+
+def resume_method_to_wire(method: ResumeMethod) -> link_pb2.ResumeMethod.ValueType:
+    """The wire's number for a way of going on."""
+    return _RESUME_TO_WIRE[method]
+
+
+def resume_method_from_wire(number: int) -> ResumeMethod | None:
+    """How to go on, or None where a newer peer names a way that this side does not know."""
+    return _known(_RESUME_FROM_WIRE, number)
 
 
 def rejection_to_wire(reason: Rejection) -> link_pb2.RejectionReason.ValueType:
@@ -110,6 +123,7 @@ def engine_to_wire(engine: EngineReport) -> report_pb2.Engine:
         waiting=engine.waiting,
         context_tokens=engine.context_tokens,
         progress=engine.progress,
+        life=engine.life,
     )
 
 
@@ -127,6 +141,7 @@ def engine_from_wire(message: report_pb2.Engine) -> EngineReport:
         waiting=message.waiting,
         context_tokens=message.context_tokens,
         progress=message.progress if message.HasField("progress") else None,
+        life=message.life,
     )
 
 

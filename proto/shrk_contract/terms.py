@@ -26,6 +26,9 @@ BODY_BYTES_MAX = 1024 * 1024
 #: How often a node reports, and how long silence may last before the node counts as unreachable.
 REPORT_INTERVAL_SECONDS = 5.0
 SILENCE_SECONDS_MAX = 15.0
+#: A node with attempts under way says something at least this often, if only by an empty batch: a long prompt is
+#: silent for minutes, and a dead line must not pass for one. An empty batch costs some 60 bytes.
+HEARTBEAT_SECONDS = 1.0
 
 #: HTTP/2 keepalive of the link, sent by the agent so that NAT tables keep the path open.
 KEEPALIVE_INTERVAL_MS = 20_000
@@ -107,6 +110,21 @@ class Rejection(StrEnum):
     DRAINING = "draining"
 
 
+class ResumeMethod(StrEnum):
+    """How an answer that broke off goes on elsewhere."""
+
+    #: The engine generates on from the ids of prompt and delivered tokens.
+    BY_IDS = "by_ids"
+    #: The engine answers anew, in silence until all that was delivered has been reproduced.
+    REPLAY = "replay"
+
+
+#: Codes of failures that only mean that this way of going on does not work: an answer cannot be continued by ids
+#: here, or a replay said something else than was delivered.
+CANNOT_RESUME = "cannot_resume"
+DIVERGED = "diverged"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """A state with its reason, since when, and what to do about it."""
@@ -130,6 +148,8 @@ class Pin:
     chat_template_digest: str = ""
     tool_parser: str = ""
     reasoning_parser: str = ""
+    #: How noise is drawn: "v2" by position, so that an equal seed goes on equally; else by sequence.
+    runner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +167,8 @@ class EngineReport:
     context_tokens: int = 0
     #: 0 to 1 while loading; None where the engine does not tell.
     progress: float | None = None
+    #: Counts its starts since the agent's own: what one life could not do, the next may.
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)

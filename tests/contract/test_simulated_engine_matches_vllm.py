@@ -6,22 +6,18 @@ What shark-tiny itself must be able to do is checked here as well, as an engine 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shrk_node_agent.engine.simulated.server import Plan, serving
-from support.real_engine import GENERATE_FLAGS, vllm
 from support.shapes import ask, differences, shape
 
 #: A cold engine, on a busy machine, with the model to be built first.
 pytestmark = pytest.mark.timeout(600)
 
 MODEL = "shark-tiny"
-CONTEXT_TOKENS = 65_536
 #: vLLM joins tokens in one event where its reader is behind, on a busy machine; then its shape is not the usual one.
 TRIES = 5
 CHAT = "/v1/chat/completions"
@@ -90,6 +86,9 @@ TOOL_TURN = [
     {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees, dry"},
 ]
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "user", "schema": USER_SCHEMA}}
+GENERATED = {"request_id": "r", "choices": [{"index": 0, "token_ids": IDS, "finish_reason": "length"}]}
+NO_IDS = {"request_id": "r", "choices": [{"index": 0, "token_ids": []}]}
+MANY_IDS = {"request_id": "r", "choices": [{"index": 0, "token_ids": [300] * 65_537}]}
 #: shark-tiny comes with sampling defaults of its own, and vLLM tells defaults in its own selection.
 OWN_DEFAULTS = {"sampling_params.*": "each tells the defaults that it has"}
 
@@ -130,6 +129,17 @@ ANSWERS = [
     Case("tool result", CHAT, {**chat(""), "messages": TOOL_TURN, "tools": [WEATHER]}),
     Case("tool stream", CHAT, chat("weather in eindhoven", tools=[WEATHER], stream=True, stream_options=USAGE)),
     Case("tool stream, ids", CHAT, chat("weather in eindhoven", tools=[WEATHER], stream=True, return_token_ids=True)),
+    Case(
+        "tool stream, ids and running usage",
+        CHAT,
+        chat("weather in eindhoven", tools=[WEATHER], stream=True, return_token_ids=True, stream_options=RUNNING_USAGE),
+    ),
+    Case("tool call, cut before its name", CHAT, chat("weather in eindhoven", tools=[WEATHER], max_tokens=5)),
+    Case(
+        "tool stream, cut before its name",
+        CHAT,
+        chat("weather in eindhoven", tools=[WEATHER], stream=True, max_tokens=5),
+    ),
     Case("JSON mode", CHAT, chat("Give me a user as JSON", response_format={"type": "json_object"})),
     Case("JSON schema", CHAT, chat("Give me a user as JSON", response_format=JSON_SCHEMA)),
     Case("completion", COMPLETIONS, text("Count")),
@@ -142,6 +152,11 @@ ANSWERS = [
         "completion stream, ids and running usage",
         COMPLETIONS,
         text("Count", stream=True, return_token_ids=True, stream_options=RUNNING_USAGE),
+    ),
+    Case(
+        "completion stream, of a list, ids and running usage",
+        COMPLETIONS,
+        text(["Count", "hello"], stream=True, max_tokens=2, return_token_ids=True, stream_options=RUNNING_USAGE),
     ),
     Case("tokenize", "/tokenize", {"model": MODEL, "prompt": "Count to"}),
     Case("tokenize a chat", "/tokenize", {"model": MODEL, "messages": chat("Count")["messages"]}),
@@ -157,7 +172,10 @@ ANSWERS = [
     Case("generate, text and ids", GENERATE, ids(output_mode="text", return_token_ids=True)),
     Case("generate stream", GENERATE, ids(stream=True, stream_options=USAGE)),
     Case("generate stream, text and ids", GENERATE, ids(stream=True, output_mode="text", return_token_ids=True)),
+    Case("generate stream, running usage", GENERATE, ids(stream=True, stream_options=RUNNING_USAGE)),
     Case("abort", "/inference/v1/abort_requests", {"request_ids": ["nobody"]}),
+    Case("derender a chat", f"{CHAT}/derender", {"generate_response": GENERATED, "chat_request": chat("x")}),
+    Case("derender completions", f"{COMPLETIONS}/derender", {"generate_responses": [GENERATED] * 2}),
 ]
 
 REFUSALS = [
@@ -202,26 +220,28 @@ REFUSALS = [
     Case("JSON that is no object", CHAT, b"[1]", verbatim=True),
     Case("no token ids", GENERATE, {"sampling_params": {}}, verbatim=True),
     Case("abort of nothing", "/inference/v1/abort_requests", {}, verbatim=True),
+    Case("derender without its chat", f"{CHAT}/derender", {"generate_response": GENERATED}, verbatim=True),
+    Case(
+        "derender of nothing",
+        f"{CHAT}/derender",
+        {"generate_response": NO_IDS, "chat_request": chat("x")},
+        verbatim=True,
+    ),
+    Case(
+        "derender of too much",
+        f"{CHAT}/derender",
+        {"generate_response": MANY_IDS, "chat_request": chat("x")},
+        verbatim=True,
+    ),
+    Case("derender of no completions", f"{COMPLETIONS}/derender", {"generate_responses": []}, verbatim=True),
+    Case("derender of an empty completion", f"{COMPLETIONS}/derender", {"generate_responses": [NO_IDS]}, verbatim=True),
+    Case(
+        "derender with too many counts",
+        f"{COMPLETIONS}/derender",
+        {"generate_responses": [GENERATED], "prompt_tokens": [1, 2]},
+        verbatim=True,
+    ),
 ]
-
-
-@pytest.fixture(scope="module")
-async def real() -> AsyncIterator[Path]:
-    async with vllm(MODEL, *GENERATE_FLAGS, context_tokens=CONTEXT_TOKENS) as socket:
-        yield socket
-
-
-@pytest.fixture(scope="module")
-async def simulated(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
-    socket = tmp_path_factory.mktemp("sim") / "engine.sock"
-    plan = Plan(MODEL, context_tokens=CONTEXT_TOKENS)
-    async with serving(plan, socket, clock=lambda: 1_700_000_000.0, crash=lambda: None):
-        yield socket
-
-
-@pytest.fixture(scope="module")
-def sockets(real: Path, simulated: Path) -> dict[str, Path]:
-    return {"real": real, "simulated": simulated}
 
 
 @pytest.mark.parametrize("case", ANSWERS + REFUSALS, ids=lambda case: case.name)
@@ -246,12 +266,32 @@ def _allowed(case: Case, place: str) -> bool:
     )
 
 
-async def test_both_engines_show_the_gauges_that_the_agent_reads(real: Path, simulated: Path) -> None:
+async def test_both_engines_show_the_gauges_and_counters_that_the_agent_reads(real: Path, simulated: Path) -> None:
     replies = [await ask(socket, "GET", "/metrics", None) for socket in (real, simulated)]
     assert replies[0].content_type == replies[1].content_type
     one, other = ({line.split()[0] for line in r.document.splitlines() if line[0] != "#"} for r in replies)
     labels = f'{{engine="0",model_name="{MODEL}"}}'
-    assert {f"vllm:num_requests_running{labels}", f"vllm:num_requests_waiting{labels}"} <= other <= one
+    read = ("num_requests_running", "num_requests_waiting", "prompt_tokens_total", "generation_tokens_total")
+    assert {f"vllm:{name}{labels}" for name in read} <= other <= one
+    types = [{line for line in r.document.splitlines() if line.startswith("# TYPE")} for r in replies]
+    assert types[1] <= types[0]
+
+
+@pytest.mark.parametrize("engine", ["real", "simulated"])
+async def test_both_engines_count_what_they_read_and_say(engine: str, sockets: dict[str, Path]) -> None:
+    before = await counted(sockets[engine])
+    usage = (await ask(sockets[engine], "POST", GENERATE, ids())).document["usage"]
+    after = await counted(sockets[engine])
+    assert after[0] - before[0] == usage["prompt_tokens"] == len(IDS)
+    assert after[1] - before[1] == usage["completion_tokens"] == 4
+
+
+async def counted(socket: Path) -> tuple[float, float]:
+    """Tokens read and tokens said since the engine began."""
+    lines = (await ask(socket, "GET", "/metrics", None)).document.splitlines()
+    labels = f'{{engine="0",model_name="{MODEL}"}}'
+    told = dict(line.rsplit(" ", 1) for line in lines if line[0] != "#")
+    return tuple(float(told[f"vllm:{name}_tokens_total{labels}"]) for name in ("prompt", "generation"))
 
 
 async def message(socket: Path, body: dict[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shrk_node_agent.engine.simulated.server import Plan, serving
 from support.named_events import ask_for_events
-from support.real_engine import GENERATE_FLAGS, vllm
 from support.shapes import differences, shape
 
 #: A cold engine, on a busy machine, with the model to be built first.
 pytestmark = pytest.mark.timeout(600)
 
 MODEL = "shark-tiny"
-CONTEXT_TOKENS = 65_536
 #: vLLM joins tokens in one event where its reader is behind, on a busy machine; then its shape is not the usual one.
 TRIES = 5
 MESSAGES = "/v1/messages"
@@ -142,20 +138,6 @@ REFUSALS: dict[str, tuple[str, Any]] = {
     "broken JSON": (MESSAGES, b'{"model": '),
     "JSON that is no object": (MESSAGES, b"[1]"),
 }
-
-
-@pytest.fixture(scope="module")
-async def real() -> AsyncIterator[Path]:
-    async with vllm(MODEL, *GENERATE_FLAGS, context_tokens=CONTEXT_TOKENS) as socket:
-        yield socket
-
-
-@pytest.fixture(scope="module")
-async def simulated(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
-    socket = tmp_path_factory.mktemp("sim") / "engine.sock"
-    plan = Plan(MODEL, context_tokens=CONTEXT_TOKENS)
-    async with serving(plan, socket, clock=lambda: 1_700_000_000.0, crash=lambda: None):
-        yield socket
 
 
 def reasons(document: Any) -> list[Any]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shrk_node_agent.engine.simulated.server import Plan, serving
-from support.real_engine import GENERATE_FLAGS, vllm
 from support.shapes import Reply, ask, differences, shape
 
 #: A cold engine, on a busy machine, with the model to be built first.
 pytestmark = pytest.mark.timeout(600)
 
 MODEL = "shark-tiny"
-CONTEXT_TOKENS = 65_536
 RESPONSES = "/v1/responses"
 
 WEATHER = {
@@ -109,20 +105,6 @@ ROUTES = {
     "no such response to cancel": ("POST", f"{RESPONSES}/resp_x/cancel"),
     "no such method": ("GET", RESPONSES),
 }
-
-
-@pytest.fixture(scope="module")
-async def real() -> AsyncIterator[Path]:
-    async with vllm(MODEL, *GENERATE_FLAGS, context_tokens=CONTEXT_TOKENS) as socket:
-        yield socket
-
-
-@pytest.fixture(scope="module")
-async def simulated(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
-    socket = tmp_path_factory.mktemp("sim") / "engine.sock"
-    plan = Plan(MODEL, context_tokens=CONTEXT_TOKENS)
-    async with serving(plan, socket, clock=lambda: 1_700_000_000.0, crash=lambda: None):
-        yield socket
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -8,14 +8,14 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from shrk_contract.terms import Rejection
-from shrk_node_agent.attempts import Credit, Failed, Finished
+from shrk_node_agent.attempts import Credit, Failed, Finished, Piece
 
 #: Answers one request.
 Play = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,8 +110,9 @@ class Heard:
     credit: Credit | None = None
     accepted: bool = False
     rejected: Rejection | None = None
-    #: (tokens, token ids, bytes) of each piece.
-    pieces: list[tuple[int, tuple[int, ...], bytes]] = field(default_factory=list)
+    #: What was told of the prompt before the first piece.
+    prompts: list[tuple[int, ...]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     first_piece: asyncio.Event = field(default_factory=asyncio.Event)
     finished: Finished | None = None
     failed: Failed | None = None
@@ -119,7 +120,7 @@ class Heard:
     @property
     def part(self) -> bytes:
         """All bytes of the answer."""
-        return b"".join(part for _, _, part in self.pieces)
+        return b"".join(piece.part for piece in self.pieces)
 
     def accept(self) -> None:
         """The attempt is taken on."""
@@ -129,11 +130,16 @@ class Heard:
         """The attempt is not taken on."""
         self.rejected = reason
 
-    async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
+    def prompt(self, token_ids: Sequence[int]) -> None:
+        """Keep it."""
+        assert not self.pieces, "the prompt is told before the first piece"
+        self.prompts.append(tuple(token_ids))
+
+    async def piece(self, piece: Piece) -> None:
         """Keep it."""
         if self.credit is not None:
-            await self.credit.spend(len(part))
-        self.pieces.append((tokens, tuple(token_ids), part))
+            await self.credit.spend(len(piece.part))
+        self.pieces.append(replace(piece, token_ids=tuple(piece.token_ids)))
         self.first_piece.set()
 
     def finish(self, finished: Finished) -> None:

@@ -43,6 +43,7 @@ CLOCK_OWNERS: Mapping[str, str] = {
     "node_agent/shrk_node_agent/engine/warden.py": "a program of its own, without an event loop",
     "node_agent/shrk_node_agent/engine/tiny_model.py": "a program of its own; its dice are seeded",
     "node_agent/shrk_node_agent/engine/simulated/": "a program of its own: ids and times as vLLM gives them",
+    "cli/shrk_cli/chaos/cli.py": "composition root: seeds the dice of jitter",
     "cli/shrk_cli/dev/foreground.py": "tells how long starting took",
     "cli/shrk_cli/dev/progress.py": "the default of a clock that tests replace",
     "cli/shrk_cli/dev/engines.py": "names a folder that no other process may have",

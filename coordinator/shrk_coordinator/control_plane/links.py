@@ -39,8 +39,9 @@ NAME_LENGTH_MAX = 300
 #: Choices of one answer (callers may ask for 8, of 128 prompts), and the JSON of a usage or a stop reason.
 CHOICES_MAX = 1_024
 JSON_BYTES_MAX = 4_096
-#: A node that sends anything counts as heard, told to the state at most this often.
-HEARD_SECONDS = 1.0
+#: A node that sends anything counts as heard, told to the state at most this often: half as long as the time between
+#: a busy node's signs of life.
+HEARD_SECONDS = 0.5
 
 
 class ContractBroken(Exception):
@@ -126,6 +127,9 @@ class Link:
             case "finish":
                 if sink := self.sinks.get(frame.finish.stream):
                     sink.finish(_bounded_finish(frame.finish))
+            case "prompt":
+                if sink := self.sinks.get(frame.prompt.stream):
+                    sink.prompt(frame.prompt)
             case "accepted":
                 if frame.accepted.stream in self.sinks:
                     self._post(seen.AttemptAccepted(now, frame.accepted.stream))
@@ -140,7 +144,7 @@ class Link:
                 report = report_from_wire(_bounded_report(frame.report))
                 self._post(seen.NodeReported(now, self.node_id, self.id, report))
             case "drain":
-                self._post(seen.NodeDraining(now, self.node_id, self.id))
+                self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
             case "hello":
                 raise ContractBroken("a second hello on one link")
             case _:

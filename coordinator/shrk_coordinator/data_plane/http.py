@@ -19,7 +19,7 @@ import structlog
 from aiohttp import web
 
 from shrk_contract.terms import Endpoint
-from shrk_coordinator.data_plane import models
+from shrk_coordinator.data_plane import history, models
 from shrk_coordinator.data_plane.admission import (
     Authenticate,
     authenticated,
@@ -28,16 +28,21 @@ from shrk_coordinator.data_plane.admission import (
     read_body,
 )
 from shrk_coordinator.data_plane.chunk_pipe import CallerGone
-from shrk_coordinator.data_plane.dialects import DIALECTS, Dialect
-from shrk_coordinator.data_plane.dialects.dialect import Envelope
+from shrk_coordinator.data_plane.dialects import DIALECTS, Dialect, continuable
+from shrk_coordinator.data_plane.dialects.dialect import Body, Envelope
 from shrk_coordinator.data_plane.errors import request_name, response_of
-from shrk_coordinator.data_plane.relay import Call, Patience, Shared, StreamedRelay, WholeRelay
+from shrk_coordinator.data_plane.fanned import FannedAnswer, calls_of
+from shrk_coordinator.data_plane.order import Call
+from shrk_coordinator.data_plane.relay import Patience, Relay, Shared
+from shrk_coordinator.data_plane.streamed import StreamedRelay
+from shrk_coordinator.data_plane.whole import BufferedRelay, WholeRelay
 from shrk_coordinator.errors import (
     ApiError,
     DatabaseError,
     caller_not_admitted,
     database_failed,
     internal,
+    invalid_value,
     method_not_allowed,
     model_not_found,
     overloaded,
@@ -46,8 +51,8 @@ from shrk_coordinator.errors import (
 )
 from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.records import Scope
+from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import RequestArrived, RequestId
-from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.streams import Announcements, LinkPort, NodeNames, RequestPort
 
 #: One handler set, on every prefix that clients are known to use.
@@ -56,6 +61,8 @@ PREFIXES = ("/v1", "/api/v1", "")
 _CLIENT_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 #: Requests under way at once. Each streamed one may hold its credit here, and a task.
 REQUESTS_OPEN_MAX = 20_000
+#: How a caller chooses, for structured output, between a stream as it comes and one that is held back until whole.
+BUFFER_HEADER = "X-Shrk-Structured-Output"
 _EXPOSED = "x-request-id, request-id, x-shiver-request-id, x-shiver-node, openai-processing-ms, retry-after"
 
 log = structlog.get_logger("shrk.http")
@@ -112,6 +119,7 @@ class Turn:
 
 IpNetwork = IPv4Network | IPv6Network
 Handler = Callable[[Turn], Awaitable[web.StreamResponse]]
+Respond = Callable[[web.Request, Callable[[], dict[str, str]]], Awaitable[web.StreamResponse]]
 
 
 class CallersHttp:
@@ -121,18 +129,22 @@ class CallersHttp:
         self,
         requests: Requests,
         links: LinkPort,
-        roster: Roster,
+        state: CoordinatorState,
         authenticate: Authenticate,
         node_name: NodeNames,
         metrics: Metrics,
         patience: Patience | None = None,
         proxies: Sequence[IpNetwork] = (),
+        buffers: bool = False,
     ) -> None:
-        """`proxies`: where requests must come from, besides this machine; empty: from anywhere."""
+        """`proxies`: where requests must come from, besides this machine; empty: from anywhere. `buffers`: streams
+        of structured output are held back until they are whole, unless a request says otherwise."""
         self._requests = requests
         self._shared = Shared(links, requests, patience or Patience())
         self._proxies = proxies
-        self._roster = roster
+        self._buffers = buffers
+        self._state = state
+        self._roster = state.roster
         self._authenticate = authenticate
         self._node_name = node_name
         self._metrics = metrics
@@ -151,6 +163,8 @@ class CallersHttp:
             self._add(app, "POST", f"{prefix}/chat", self._relayed(DIALECTS[Endpoint.CHAT_COMPLETIONS]))
             self._add(app, "GET", f"{prefix}/models", self._models)
             self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
+            self._add(app, "GET", f"{prefix}/requests/{{id}}", self._request)
+            self._add(app, "GET", f"{prefix}/generations/{{id}}", self._request)
         self._add(app, "GET", "/", self._root)
         self._add(app, "GET", "/healthz", self._healthz)
         self._add(app, "GET", "/readyz", self._readyz)
@@ -225,50 +239,97 @@ class CallersHttp:
         first_byte = self._metrics.first_byte.labels(str(dialect.endpoint))
 
         async def answer(turn: Turn) -> web.StreamResponse:
-            call = await self._admit(turn, dialect)
-            kind = StreamedRelay if call.streaming else WholeRelay
-            relay = kind(call, self._shared)
-            arrived = RequestArrived(
-                self._requests.now(), turn.request_id, call.envelope.model, dialect.endpoint, call.streaming
-            )
+            calls, per_prompt = await self._admit(turn, dialect)
+            relays, respond = self._answer_to(calls, per_prompt)
 
             def headers() -> dict[str, str]:
                 first_byte.observe(time.monotonic() - turn.started)
-                turn.node_name = self._node_name(relay.node_id) if relay.node_id else ""
+                first = relays[0]
+                turn.node_name = self._node_name(first.node_id) if first.node_id else ""
                 return turn.headers()
 
-            held = len(call.body)
-            if self._requests.open_requests >= REQUESTS_OPEN_MAX or not self._shared.held.take(held):
+            held = sum(len(call.body) for call in calls)
+            too_many = self._requests.open_requests + len(relays) > REQUESTS_OPEN_MAX
+            if too_many or not self._shared.held.take(held):
                 raise overloaded()
+            opened = 0
             try:
-                self._requests.open(relay, arrived)
-                return await relay.respond(turn.request, headers)
+                for relay in relays:
+                    self._requests.open(relay, self._arrived(relay.call))
+                    opened += 1
+                return await respond(turn.request, headers)
             finally:
                 self._shared.held.give_back(held)
-                relay.let_go()
-                # Synchronous, so that a caller's disconnect, which cancels this handler, reaches the node at once.
-                self._requests.close(turn.request_id)
+                for relay in relays[:opened]:
+                    relay.let_go()
+                    # Synchronous, so that a caller's disconnect, which cancels this handler, reaches the node at once.
+                    self._requests.close(relay.call.request_id)
 
         return answer
 
-    async def _admit(self, turn: Turn, dialect: Dialect) -> Call:
-        """Every check that needs no node. Raises ApiError."""
+    def _answer_to(self, calls: Sequence[Call], per_prompt: int) -> tuple[Sequence[Relay], Respond]:
+        """What a request becomes: one relay, or one for each of several answers in one stream."""
+        if len(calls) > 1:
+            fanned = FannedAnswer(calls, per_prompt, self._shared)
+            return fanned.strands, fanned.respond
+        [call] = calls
+        relay: Relay
+        if not call.streaming:
+            relay = WholeRelay(call, self._shared)
+        elif call.buffered:
+            relay = BufferedRelay(call, self._shared)
+        else:
+            relay = StreamedRelay(call, self._shared)
+        return [relay], relay.respond
+
+    def _arrived(self, call: Call) -> RequestArrived:
+        return RequestArrived(
+            self._requests.now(),
+            call.request_id,
+            call.envelope.model,
+            call.dialect.endpoint,
+            streaming=call.streaming and not call.buffered,
+            by_ids=call.by_ids,
+            key_id=call.key_id,
+        )
+
+    async def _admit(self, turn: Turn, dialect: Dialect) -> tuple[Sequence[Call], int]:
+        """Every check that needs no node: what is asked of nodes, and how many answers of it a prompt gets.
+
+        Raises ApiError.
+        """
         if self.stopping:
             raise stopping()
-        await authenticated(turn.request, self._authenticate)
+        key = await authenticated(turn.request, self._authenticate)
         raw = await read_body(turn.request)
         body = parse_object(raw)
         dialect.check(body)
         streaming = bool(body.get("stream"))
         options = body.get("stream_options") or {}
-        return Call(
+        call = Call(
             request_id=turn.request_id,
             dialect=dialect,
             envelope=Envelope(dialect.id_prefix + turn.request_id.hex(), int(time.time()), body["model"]),
             body=raw,
             streaming=streaming,
             include_usage=bool(options.get("include_usage")),
+            # Positive and of 31 bits: every engine takes it.
+            seed=int.from_bytes(os.urandom(4), "big") >> 1,
+            by_ids=continuable.by_ids(body),
+            buffered=streaming and self._buffered(turn.request, body),
+            key_id=key.id,
         )
+        several = streaming and not call.buffered and dialect.streams
+        return (calls_of(call, body) if several else [call]), body.get("n") or 1
+
+    def _buffered(self, request: web.Request, body: Body) -> bool:
+        """Whether this stream is held back until it is whole. Raises ApiError."""
+        wish = request.headers.get(BUFFER_HEADER)
+        if wish not in (None, "stream", "buffer"):
+            raise invalid_value(BUFFER_HEADER, "'stream' or 'buffer'")
+        if not continuable.structured(body):
+            return False
+        return self._buffers if wish is None else wish == "buffer"
 
     # --- the coordinator's own ---------------------------------------------------------------------
 
@@ -282,6 +343,11 @@ class CallersHttp:
         if not self._roster.knows(model):
             raise model_not_found(model, self._roster.nearest(model))
         return _json(models.entry(self._roster, model, self._started_unix), turn)
+
+    async def _request(self, turn: Turn) -> web.StreamResponse:
+        key = await authenticated(turn.request, self._authenticate)
+        entries = history.find(self._state.journal, turn.request.match_info["id"], key)
+        return _json(history.document(entries, self._requests.now(), time.time(), self._node_name), turn)
 
     async def _root(self, turn: Turn) -> web.StreamResponse:
         return _json({"name": "shrk coordinator", "api": "/v1", "health": "/healthz"}, turn)

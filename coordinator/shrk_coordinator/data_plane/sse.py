@@ -6,6 +6,13 @@ from typing import Any
 
 import orjson
 
+#: Of every stream.
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    # nginx would hold the stream back until its buffer is full.
+    "X-Accel-Buffering": "no",
+}
 #: Ends every stream that went well; absent where it did not.
 DONE = b"data: [DONE]\n\n"
 #: A comment: keeps proxies and clients from giving up on a slow answer.

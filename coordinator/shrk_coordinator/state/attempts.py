@@ -1,20 +1,26 @@
 """Requests and their attempts.
 
-    asked --accepted--> reading --first piece--> answering --finish--> (gone)
-      |                    |                         |
-      +--rejected/failed/lost: another node, up to ATTEMPTS_MAX      failed/lost: the request fails
+    asked --accepted--> reading --first piece--> answering --last token--> closing --finish--> (gone)
+      |                    |                         |                        |
+      +--rejected / failed / lost / stalled / handed over: placed anew        +--lost: whole all the same
+                           |
+                           +--nowhere to go: waiting --a node is back--> asked
+                                                 |
+                                                 +--too long: failed
 
-Every in-between has a deadline: an attempt that is not accepted in time, or does not begin to answer in
-time, is lost.
+A request whose answer has begun to reach its caller goes on from the next token; any other begins anew. Every
+in-between has a deadline.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from shrk_contract.terms import Endpoint
-from shrk_coordinator.state.events import LinkId, NodeId, RequestId, StreamId
+from shrk_contract.terms import Endpoint, Pin, ResumeMethod
+from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
+from shrk_coordinator.state.roster import EngineLife
 
 #: A node answers `start` from memory; a second is a bad link, five are a lost node.
 ACCEPT_SECONDS_MAX = 5.0
@@ -22,10 +28,17 @@ ACCEPT_SECONDS_MAX = 5.0
 FIRST_PIECE_SECONDS_MAX = 300.0
 #: The longest life of one request. Official SDKs give up after 10 minutes unless told otherwise.
 REQUEST_SECONDS_MAX = 3600.0
+#: Between the last token and the finish that follows it at once: beyond this the answer is ended without it.
+FINISH_SECONDS_MAX = 5.0
 #: One request may cost the network this many attempts, whatever happens.
 ATTEMPTS_MAX = 8
-#: Re-placements in a row after a failure that brought no token: beyond this the request is likelier at fault.
+#: Attempts in a row that brought no token: beyond this the request is likelier at fault.
 FAILURES_MAX = 3
+#: A request that lost its node and finds no other waits this long for one: a link is dialled anew within a second,
+#: an engine that crashed is back within a few.
+WAIT_SECONDS_MAX = 10.0
+#: Requests per model that wait without having begun to answer; those that have are never turned away.
+WAITING_MAX = 64
 
 
 class Phase(Enum):
@@ -34,6 +47,7 @@ class Phase(Enum):
     ASKED = auto()
     READING = auto()
     ANSWERING = auto()
+    CLOSING = auto()
 
 
 @dataclass(slots=True)
@@ -45,8 +59,24 @@ class Attempt:
     request: Request
     node_id: NodeId
     link: LinkId
+    life: EngineLife
+    pin: Pin
+    resume: ResumeMethod | None
     phase: Phase
+    begun_at: float
     deadline: float
+
+    @property
+    def failures_after(self) -> int:
+        """Attempts in a row without a token, were this one to end now: one that got as far shows that the request is
+        not at fault."""
+        return 0 if self.phase is Phase.ANSWERING else self.request.failures + 1
+
+    @property
+    def movable(self) -> bool:
+        """Whether another attempt may take its place: the answer is not whole, and no bound would be broken."""
+        within = self.request.attempts < ATTEMPTS_MAX and self.failures_after < FAILURES_MAX
+        return within and self.phase is not Phase.CLOSING
 
 
 @dataclass(slots=True)
@@ -56,18 +86,24 @@ class Request:
     request_id: RequestId
     model: str
     endpoint: Endpoint
+    #: The answer goes out as it comes; else nothing is delivered before its end.
     streaming: bool
     deadline: float
-    #: Nodes that are not asked again for this request.
-    tried: set[NodeId] = field(default_factory=set)
+    #: Whether it may go on from token ids, as far as is known.
+    by_ids: bool = False
+    #: Engines that are not asked again for this request.
+    tried: set[EngineLife] = field(default_factory=set)
     attempts: int = 0
+    #: Attempts in a row that brought no token.
     failures: int = 0
     current: Attempt | None = None
-
-    @property
-    def delivered(self) -> bool:
-        """Whether something reached the caller that cannot be taken back."""
-        return self.current is not None and self.current.phase is Phase.ANSWERING
+    #: Something reached the caller that cannot be taken back.
+    delivered: bool = False
+    #: What the delivered part was generated with.
+    pin: Pin = field(default_factory=Pin)
+    #: While it waits for a node: until when, and what it lost.
+    wait_until: float = 0.0
+    lost: FailureDetail | None = None
 
     @property
     def exhausted(self) -> bool:
@@ -81,6 +117,8 @@ class Attempts:
     def __init__(self) -> None:
         self.requests: dict[RequestId, Request] = {}
         self.by_stream: dict[StreamId, Attempt] = {}
+        #: Requests without an attempt, in the order in which they came to wait.
+        self.waiting: dict[RequestId, Request] = {}
         self._by_link: dict[LinkId, set[StreamId]] = {}
         self._next_stream = 1
 
@@ -93,24 +131,38 @@ class Attempts:
         """The request ended; its attempt must have been ended before."""
         assert request.current is None, "a request ends after its attempt"
         del self.requests[request.request_id]
+        self.waiting.pop(request.request_id, None)
 
-    def begin(self, now: float, request: Request, node_id: NodeId, link: LinkId) -> Attempt:
+    def begin(
+        self,
+        now: float,
+        request: Request,
+        node_id: NodeId,
+        life: EngineLife,
+        pin: Pin,
+        resume: ResumeMethod | None = None,
+    ) -> Attempt:
         """Record that a node is asked."""
         assert request.current is None, "one attempt at a time"
+        self.waiting.pop(request.request_id, None)
         request.attempts += 1
         attempt = Attempt(
             stream=self._next_stream,
             number=request.attempts,
             request=request,
             node_id=node_id,
-            link=link,
+            link=life.link,
+            life=life,
+            pin=pin,
+            resume=resume,
             phase=Phase.ASKED,
+            begun_at=now,
             deadline=now + ACCEPT_SECONDS_MAX,
         )
         self._next_stream += 1
         request.current = attempt
         self.by_stream[attempt.stream] = attempt
-        self._by_link.setdefault(link, set()).add(attempt.stream)
+        self._by_link.setdefault(attempt.link, set()).add(attempt.stream)
         return attempt
 
     def end(self, attempt: Attempt) -> None:
@@ -121,6 +173,20 @@ class Attempts:
         streams.discard(attempt.stream)
         if not streams:
             del self._by_link[attempt.link]
+
+    def wait(self, now: float, request: Request, lost: FailureDetail) -> bool:
+        """Let a request wait for a node; False where too many do."""
+        if not request.delivered:
+            queued = Counter(r.model for r in self.waiting.values() if not r.delivered)
+            if queued[request.model] >= WAITING_MAX:
+                return False
+        request.wait_until, request.lost = min(now + WAIT_SECONDS_MAX, request.deadline), lost
+        self.waiting[request.request_id] = request
+        return True
+
+    def links(self) -> list[LinkId]:
+        """Links with attempts under way."""
+        return list(self._by_link)
 
     def on_link(self, link: LinkId) -> list[Attempt]:
         """Attempts under way on one link, oldest first."""

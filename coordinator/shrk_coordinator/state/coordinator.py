@@ -1,7 +1,7 @@
 """The one door: `CoordinatorState.handle(event) -> effects`.
 
-It composes the roster, placement and the attempts. Pieces of answers never pass here, only transitions do:
-asked, accepted, first piece, finished, failed, lost.
+It composes the roster, placement, the attempts and the journal. Pieces of answers never pass here, only transitions
+do: asked, accepted, first piece, last token, finished, failed, lost, stalled.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from shrk_contract.terms import Fault
+from shrk_contract.terms import CANNOT_RESUME, Fault, ResumeMethod
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.attempts import (
+    FINISH_SECONDS_MAX,
     FIRST_PIECE_SECONDS_MAX,
     REQUEST_SECONDS_MAX,
     Attempt,
@@ -20,10 +21,20 @@ from shrk_coordinator.state.attempts import (
     Phase,
     Request,
 )
+from shrk_coordinator.state.continuation import LOSSES, choose
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, FailureDetail
-from shrk_coordinator.state.placement import NotThatKind, Nowhere, Placed, place
-from shrk_coordinator.state.roster import Node, Roster
+from shrk_coordinator.state.journal import Journal, Outcome
+from shrk_coordinator.state.placement import NotThatKind, Nowhere, Placed
+from shrk_coordinator.state.roster import Node, Offer, Roster
+
+#: A node that works for someone gives a sign of life every second; its attempts are moved after this. Its link lives
+#: on for SILENCE_SECONDS_MAX: it may have been the line.
+QUIET_SECONDS_MAX = 4.0
+#: The coordinator itself was held up when two ticks are this far apart: then it may not have heard what was said.
+TICK_SECONDS_MAX = 1.0
+#: A node that stops lets run what runs; what is still left this long before its end is moved.
+HAND_OVER_SECONDS = 5.0
 
 
 class CoordinatorState:
@@ -32,6 +43,8 @@ class CoordinatorState:
     def __init__(self) -> None:
         self.roster = Roster()
         self.attempts = Attempts()
+        self.journal = Journal()
+        self._ticked_at = 0.0
 
     def handle(self, event: Event) -> Sequence[Effect]:
         """Take in one fact; return what the world should do about it, in order."""
@@ -41,15 +54,13 @@ class CoordinatorState:
             case seen.NodeReported(now, node_id, link, report):
                 if node := self._linked(node_id, link):
                     self.roster.report(now, node, report)
-                return []
+                return self._place_waiting(now)
             case seen.NodeHeard(now, node_id, link):
                 if node := self._linked(node_id, link):
-                    node.heard_at = now
+                    node.heard(now)
                 return []
-            case seen.NodeDraining(now, node_id, link):
-                if node := self._linked(node_id, link):
-                    node.draining, node.heard_at = True, now
-                return []
+            case seen.NodeDraining():
+                return self._draining(event)
             case seen.LinkClosed(now, node_id, link, reason):
                 return self._link_lost(now, node_id, link, reason)
             case seen.RequestArrived():
@@ -58,16 +69,24 @@ class CoordinatorState:
                 return self._accepted(now, stream)
             case seen.AttemptRejected(now, stream, _):
                 return self._rejected(now, stream)
-            case seen.FirstPieceDelivered(_, stream):
-                return self._first_piece(stream)
-            case seen.AttemptFinished(_, stream):
-                return self._finished(stream)
+            case seen.FirstPieceDelivered(now, stream, index):
+                return self._first_piece(now, stream, index)
+            case seen.IdsUnknown(_, stream):
+                if attempt := self.attempts.by_stream.get(stream):
+                    attempt.request.by_ids = False
+                return []
+            case seen.LastTokenDelivered(now, stream):
+                return self._last_token(now, stream)
+            case seen.AttemptFinished(now, stream, tokens):
+                return self._finished(now, stream, tokens)
             case seen.AttemptFailed(now, stream, failure):
                 return self._failed(now, stream, failure)
             case seen.AttemptBroken(now, stream, failure):
                 return self._broken(now, stream, failure)
-            case seen.CallerLeft(_, request_id):
-                return self._caller_left(request_id)
+            case seen.AttemptStalled(now, stream):
+                return self._stalled(now, stream)
+            case seen.CallerLeft(now, request_id):
+                return self._caller_left(now, request_id)
             case seen.Tick(now):
                 return self._tick(now)
             case _:
@@ -93,51 +112,84 @@ class CoordinatorState:
         return [*effects, do.WelcomeNode(event.node_id, event.link)]
 
     def _link_lost(self, now: float, node_id: seen.NodeId, link: seen.LinkId, reason: str) -> list[Effect]:
-        node = self._linked(node_id, link)
-        if node is None:
-            return []
-        self.roster.unlink(node)
+        if node := self._linked(node_id, link):
+            self.roster.unlink(node)
+            return self._lost_on(now, link, reason)
+        return []
+
+    def _lost_on(self, now: float, link: seen.LinkId, reason: str) -> list[Effect]:
+        lost = FailureDetail(Fault.NODE, f"the node was lost: {reason}", code="node_lost")
         effects: list[Effect] = []
         for attempt in self.attempts.on_link(link):
-            lost = FailureDetail(Fault.NODE, f"the node was lost: {reason}", code="node_lost")
             effects += self._attempt_over(now, attempt, lost)
         return effects
+
+    def _draining(self, event: seen.NodeDraining) -> list[Effect]:
+        node = self._linked(event.node_id, event.link)
+        if node is None:
+            return []
+        node.draining = True
+        node.heard(event.now)
+        node.hand_over_at = event.now + max(0.0, event.seconds - HAND_OVER_SECONDS)
+        return self._hand_over_draining(event.now, node)
 
     # --- requests --------------------------------------------------------------------------------
 
     def _arrived(self, event: seen.RequestArrived) -> list[Effect]:
-        if not self.roster.knows(event.model):
-            unknown = do.UnknownModel(event.model, self.roster.nearest(event.model))
-            return [do.RefuseRequest(event.request_id, unknown)]
+        self.journal.arrived(event)
         request = Request(
             request_id=event.request_id,
             model=event.model,
             endpoint=event.endpoint,
             streaming=event.streaming,
+            by_ids=event.by_ids,
             deadline=event.now + REQUEST_SECONDS_MAX,
         )
         self.attempts.open(request)
-        return self._place(event.now, request)
+        if not self.roster.knows(event.model):
+            unknown = do.UnknownModel(event.model, self.roster.nearest(event.model))
+            return [self._refuse(event.now, request, unknown)]
+        return self._place_or_refuse(event.now, request)
 
-    def _place(self, now: float, request: Request) -> list[Effect]:
-        placement = place(self.roster, request.model, request.endpoint, request.tried)
+    def _place_or_refuse(self, now: float, request: Request) -> list[Effect]:
+        """Ask a node, or tell the caller why none can be asked. Only while nothing has gone wrong."""
+        placement, resume = choose(self.roster, request)
         match placement:
             case Placed(node, offer):
-                assert node.link is not None, "only linked nodes offer models"
-                attempt = self.attempts.begin(now, request, node.node_id, node.link)
-                offer.in_flight += 1
-                offer.placed += 1
-                start = do.StartAttempt(request.request_id, attempt.number, attempt.stream, node.node_id, node.link)
-                return [start]
+                return [self._begin(now, request, node, offer, resume, "")]
             case NotThatKind(served):
-                self.attempts.close(request)
-                wrong = do.WrongEndpoint(request.model, request.endpoint, served)
-                return [do.RefuseRequest(request.request_id, wrong)]
+                return [self._refuse(now, request, do.WrongEndpoint(request.model, request.endpoint, served))]
             case Nowhere(counts):
-                self.attempts.close(request)
-                return [do.RefuseRequest(request.request_id, do.NoNode(request.model, counts))]
+                return [self._refuse(now, request, do.NoNode(request.model, counts))]
             case _:
                 assert_never(placement)
+
+    def _begin(
+        self, now: float, request: Request, node: Node, offer: Offer, resume: ResumeMethod | None, after: str
+    ) -> do.StartAttempt:
+        attempt = self.attempts.begin(now, request, node.node_id, offer.life, offer.engine.pin, resume)
+        offer.in_flight += 1
+        offer.placed += 1
+        self.journal.attempted(now, request.request_id, attempt.number, node.node_id, resume)
+        return do.StartAttempt(
+            request.request_id, attempt.number, attempt.stream, node.node_id, attempt.link, resume, after
+        )
+
+    def _refuse(
+        self, now: float, request: Request, why: do.UnknownModel | do.WrongEndpoint | do.NoNode
+    ) -> do.RefuseRequest:
+        self._close(now, request, Outcome.REFUSED)
+        return do.RefuseRequest(request.request_id, why)
+
+    def _fail(self, now: float, request: Request, failure: FailureDetail) -> do.FailRequest:
+        self._close(now, request, Outcome.FAILED)
+        return do.FailRequest(request.request_id, failure, request.attempts)
+
+    def _close(self, now: float, request: Request, outcome: Outcome, tokens: int | None = None) -> None:
+        self.attempts.close(request)
+        self.journal.ended(now, request.request_id, outcome, tokens)
+
+    # --- attempts --------------------------------------------------------------------------------
 
     def _accepted(self, now: float, stream: seen.StreamId) -> list[Effect]:
         attempt = self.attempts.by_stream.get(stream)
@@ -149,11 +201,26 @@ class CoordinatorState:
         attempt.deadline = min(now + wait, attempt.request.deadline)
         return []
 
-    def _first_piece(self, stream: seen.StreamId) -> list[Effect]:
+    def _first_piece(self, now: float, stream: seen.StreamId, index: int) -> list[Effect]:
+        attempt = self.attempts.by_stream.get(stream)
+        if attempt is None:
+            return []
+        request = attempt.request
+        attempt.phase = Phase.ANSWERING
+        attempt.deadline = request.deadline
+        # The ids before a seam between unlike engines are another kind's.
+        request.by_ids &= not request.delivered or attempt.pin == request.pin
+        request.delivered, request.failures, request.pin = True, 0, attempt.pin
+        self.journal.first_piece(now, request.request_id, index)
+        if offer := self._offer_of(attempt):
+            offer.stalled = False
+        return []
+
+    def _last_token(self, now: float, stream: seen.StreamId) -> list[Effect]:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is not None:
-            attempt.phase = Phase.ANSWERING
-            attempt.deadline = attempt.request.deadline
+            attempt.phase = Phase.CLOSING
+            attempt.deadline = min(now + FINISH_SECONDS_MAX, attempt.request.deadline)
         return []
 
     def _rejected(self, now: float, stream: seen.StreamId) -> list[Effect]:
@@ -164,20 +231,21 @@ class CoordinatorState:
             begun = FailureDetail(Fault.NODE, "the node rejected what it had begun", code="node_broke_contract")
             return self._broken(now, stream, begun)
         request = attempt.request
-        request.tried.add(attempt.node_id)
-        release = self._release(attempt)
+        request.tried.add(attempt.life)
+        release = self._release(now, attempt, Outcome.REJECTED)
+        if request.delivered or request.failures:
+            busy = FailureDetail(Fault.NODE, "no node was free to go on", code="node_rejected")
+            return [release, *self._go_on(now, request, busy)]
         if request.exhausted:
-            self.attempts.close(request)
-            busy = do.NoNode(request.model, (("rejected", request.attempts),))
-            return [release, do.RefuseRequest(request.request_id, busy)]
-        return [release, *self._place(now, request)]
+            return [release, self._refuse(now, request, do.NoNode(request.model, (("rejected", request.attempts),)))]
+        return [release, *self._place_or_refuse(now, request)]
 
-    def _finished(self, stream: seen.StreamId) -> list[Effect]:
+    def _finished(self, now: float, stream: seen.StreamId, tokens: int) -> list[Effect]:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is None:
             return []
-        release = self._release(attempt)
-        self.attempts.close(attempt.request)
+        release = self._release(now, attempt, Outcome.FINISHED)
+        self._close(now, attempt.request, Outcome.FINISHED, tokens)
         return [release]
 
     def _failed(self, now: float, stream: seen.StreamId, failure: FailureDetail) -> list[Effect]:
@@ -192,56 +260,140 @@ class CoordinatorState:
         return [cancel, *self._attempt_over(now, attempt, failure)]
 
     def _attempt_over(self, now: float, attempt: Attempt, failure: FailureDetail) -> list[Effect]:
-        """An attempt ended without a whole answer: ask another node where that is still possible."""
+        """An attempt ended without a finish: complete the request, or ask another node where that is possible."""
         request = attempt.request
-        delivered = request.delivered
-        request.tried.add(attempt.node_id)
-        release = self._release(attempt)
-        if failure.fault is not Fault.CALLER and not delivered:
-            request.failures += 1
-            if not request.exhausted and now < request.deadline:
-                placed = self._place(now, request)
-                if isinstance(placed[0], do.StartAttempt):
-                    return [release, *placed]
-                return [release, do.FailRequest(request.request_id, failure, request.attempts)]
-        self.attempts.close(request)
-        return [release, do.FailRequest(request.request_id, failure, request.attempts)]
+        release = self._release(now, attempt, Outcome.FAILED, failure)
+        if attempt.phase is Phase.CLOSING:
+            self._close(now, request, Outcome.FINISHED)
+            return [release, do.CompleteRequest(request.request_id)]
+        if failure.fault is Fault.CALLER and not request.delivered:
+            return [release, self._fail(now, request, failure)]
+        if failure.code == CANNOT_RESUME and attempt.resume is ResumeMethod.BY_IDS:
+            # That engine cannot go on by ids; what a replay says is verified, by whichever engine.
+            request.by_ids = False
+        else:
+            request.tried.add(attempt.life)
+            request.failures = attempt.failures_after
+        return [release, *self._go_on(now, request, failure)]
 
-    def _caller_left(self, request_id: seen.RequestId) -> list[Effect]:
+    def _go_on(self, now: float, request: Request, failure: FailureDetail) -> list[Effect]:
+        """Ask the next node, or wait for one, or give the request up with what was last heard."""
+        if request.exhausted or now >= request.deadline:
+            return [self._fail(now, request, failure)]
+        placement, resume = choose(self.roster, request)
+        if isinstance(placement, Placed):
+            return [self._begin(now, request, placement.node, placement.offer, resume, failure.code)]
+        if failure.code in LOSSES and self.attempts.wait(now, request, failure):
+            return []
+        return [self._fail(now, request, failure)]
+
+    def _place_waiting(self, now: float) -> list[Effect]:
+        """Ask a node for every request that waits for one; give up on those that waited too long."""
+        effects: list[Effect] = []
+        for request in list(self.attempts.waiting.values()):
+            assert request.lost is not None, "only requests that lost a node wait"
+            placement, resume = choose(self.roster, request)
+            if isinstance(placement, Placed):
+                after = request.lost.code
+                effects.append(self._begin(now, request, placement.node, placement.offer, resume, after))
+            elif now >= request.wait_until:
+                effects.append(self._fail(now, request, request.lost))
+        return effects
+
+    # --- moving attempts while their node still lives ------------------------------------------------
+
+    def _stalled(self, now: float, stream: seen.StreamId) -> list[Effect]:
+        attempt = self.attempts.by_stream.get(stream)
+        if attempt is None or attempt.phase is not Phase.ANSWERING:
+            return []
+        if offer := self._offer_of(attempt):
+            offer.stalled = True
+        return self._hand_over(now, attempt, "node_stalled", "no token came for too long")
+
+    def _hand_over_draining(self, now: float, node: Node) -> list[Effect]:
+        if node.link is None or now < node.hand_over_at:
+            return []
+        effects: list[Effect] = []
+        for attempt in self.attempts.on_link(node.link):
+            effects += self._hand_over(now, attempt, "node_draining", "the node is stopping")
+        return effects
+
+    def _hand_over_quiet(self, now: float) -> list[Effect]:
+        moving: list[Attempt] = []
+        for link in self.attempts.links():
+            [first, *_] = attempts = self.attempts.on_link(link)
+            node = self._linked(first.node_id, link)
+            # An idle node speaks only every few seconds: what counts is how long it has worked and said nothing.
+            if node is not None and now - max(node.heard_at, first.begun_at) > QUIET_SECONDS_MAX:
+                node.quiet = True
+                moving += attempts
+        effects: list[Effect] = []
+        for attempt in moving:
+            effects += self._hand_over(now, attempt, "node_silent", "nothing is heard from the node")
+        return effects
+
+    def _hand_over(self, now: float, attempt: Attempt, code: str, why: str) -> list[Effect]:
+        """Move an attempt to another node, if there is one: this one may still finish it."""
+        request = attempt.request
+        if not attempt.movable:
+            return []
+        placement, resume = choose(self.roster, request, (attempt.life,))
+        if not isinstance(placement, Placed) or placement.node.quiet:
+            return []
+        moved = FailureDetail(Fault.NODE, why, code=code)
+        cancel = self._cancel(now, attempt, why, Outcome.HANDED_OVER, moved)
+        request.tried.add(attempt.life)
+        request.failures = attempt.failures_after
+        return [cancel, self._begin(now, request, placement.node, placement.offer, resume, code)]
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    def _caller_left(self, now: float, request_id: seen.RequestId) -> list[Effect]:
         request = self.attempts.requests.get(request_id)
         if request is None:
             return []
         effects: list[Effect] = []
         if request.current is not None:
-            effects.append(self._cancel(request.current, "the caller left"))
-        self.attempts.close(request)
+            effects.append(self._cancel(now, request.current, "the caller left", Outcome.CANCELLED))
+        self._close(now, request, Outcome.CANCELLED)
         return effects
 
-    def _release(self, attempt: Attempt) -> do.ReleaseStream:
-        self._give_back(attempt)
+    def _release(
+        self, now: float, attempt: Attempt, outcome: Outcome, failure: FailureDetail | None = None
+    ) -> do.ReleaseStream:
+        self._give_back(now, attempt, outcome, failure)
         return do.ReleaseStream(attempt.stream, attempt.link)
 
-    def _cancel(self, attempt: Attempt, reason: str) -> do.CancelAttempt:
-        self._give_back(attempt)
+    def _cancel(
+        self, now: float, attempt: Attempt, reason: str, outcome: Outcome, failure: FailureDetail | None = None
+    ) -> do.CancelAttempt:
+        self._give_back(now, attempt, outcome, failure)
         return do.CancelAttempt(attempt.stream, attempt.link, reason)
 
-    def _give_back(self, attempt: Attempt) -> None:
+    def _give_back(self, now: float, attempt: Attempt, outcome: Outcome, failure: FailureDetail | None) -> None:
         """Free what the attempt held on its node, if the node still offers the model."""
         self.attempts.end(attempt)
-        node = self._linked(attempt.node_id, attempt.link)
-        offer = node.offers.get(attempt.request.model) if node else None
-        if offer is not None:
+        code, reason = (failure.code, failure.message) if failure else ("", "")
+        self.journal.attempt_ended(now, attempt.request.request_id, outcome, code, reason)
+        if offer := self._offer_of(attempt):
             offer.in_flight = max(0, offer.in_flight - 1)
+
+    def _offer_of(self, attempt: Attempt) -> Offer | None:
+        node = self._linked(attempt.node_id, attempt.link)
+        return node.offers.get(attempt.request.model) if node else None
 
     # --- time ------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        for node in self.roster.silent(now):
-            assert node.link is not None
-            effects.append(do.CloseLink(node.link, do.Silent()))
-            effects += self._link_lost(now, node.node_id, node.link, "nothing was heard from it")
+        for link in self.roster.unlink_silent(now):
+            effects += [do.CloseLink(link, do.Silent()), *self._lost_on(now, link, "nothing was heard from it")]
         for attempt in self.attempts.overdue(now):
             late = FailureDetail(Fault.NODE, "the node did not answer in time", code="node_timeout")
             effects += self._broken(now, attempt.stream, late)
-        return effects
+        if now - self._ticked_at <= TICK_SECONDS_MAX:
+            effects += self._hand_over_quiet(now)
+        for node in self.roster.draining():
+            effects += self._hand_over_draining(now, node)
+        self._ticked_at = now
+        return [*effects, *self._place_waiting(now)]

@@ -6,7 +6,8 @@ accepts them, and the relay and the simulation drive the same one:
     accept a piece only if it is the current attempt's, the next in sequence, and starts at the next token.
 
 Before the first accepted piece any candidate attempt may speak; the first accepted piece makes its attempt
-current. Whatever another attempt sends later is fenced off.
+current. Whatever another attempt sends later is fenced off. When the current attempt is lost, the next one is handed
+the cursor as it stands: it must begin with the token that is due.
 """
 
 from __future__ import annotations
@@ -43,25 +44,31 @@ class CommitCursor:
         assert self.current is None, "an answer that has begun goes on through continuation, not a new candidate"
         self.candidates.add(stream)
 
-    def withdraw(self, stream: int) -> None:
-        """An attempt ended without an accepted piece."""
-        self.candidates.discard(stream)
+    def hand_on(self, stream: int) -> None:
+        """The current attempt is over, and this one goes on from where the cursor stands."""
+        self.current = None
+        self.candidates = {stream}
 
-    def accept(self, stream: int, sequence: int, first_index: int, tokens: int, size: int, digest: int) -> PieceVerdict:
-        """Judge one piece and, where it is accepted, move on past it."""
+    def accept(
+        self, stream: int, sequence: int, first_index: int, tokens: int, size: int, digest: int, more: bool = False
+    ) -> PieceVerdict:
+        """Judge one piece and, where it is accepted, move on past it; `more`: its event goes on in the next."""
+        due = self._next_sequence
         if stream != self.current:
             if self.current is not None or stream not in self.candidates:
                 return PieceVerdict.STALE
-            if sequence != 0 or first_index != self.index:
-                return PieceVerdict.BROKEN
+            due = 0
+        elif sequence < due:
+            return PieceVerdict.STALE
+        # Half an event says nothing yet: what it brings comes with its last part.
+        if sequence != due or first_index != self.index or (more and tokens):
+            return PieceVerdict.BROKEN
+        if stream != self.current:
             self.current = stream
             self.candidates.clear()
-        elif sequence != self._next_sequence:
-            return PieceVerdict.STALE if sequence < self._next_sequence else PieceVerdict.BROKEN
-        elif first_index != self.index:
-            return PieceVerdict.BROKEN
         self._next_sequence = sequence + 1
         self.index += tokens
         self.bytes += size
-        self.digest = digest
+        if not more:
+            self.digest = digest
         return PieceVerdict.ACCEPTED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shrk_contract.terms import Endpoint
+from shrk_contract.terms import Endpoint, ResumeMethod
 from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
 
 
@@ -46,6 +46,10 @@ class StartAttempt:
     stream: StreamId
     node_id: NodeId
     link: LinkId
+    #: How to go on from what was delivered; None: from the beginning.
+    resume: ResumeMethod | None = None
+    #: Why there was need for another attempt: the code of what ended the last one.
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +111,20 @@ class FailRequest:
     attempts: int
 
 
-Effect = WelcomeNode | CloseLink | StartAttempt | CancelAttempt | ReleaseStream | RefuseRequest | FailRequest
+@dataclass(frozen=True, slots=True)
+class CompleteRequest:
+    """End the request well: all of its tokens came, and the node was lost before it could say so."""
+
+    request_id: RequestId
+
+
+Effect = (
+    WelcomeNode
+    | CloseLink
+    | StartAttempt
+    | CancelAttempt
+    | ReleaseStream
+    | RefuseRequest
+    | FailRequest
+    | CompleteRequest
+)

@@ -64,6 +64,8 @@ class NodeDraining:
     now: float
     node_id: NodeId
     link: LinkId
+    #: How long it lets run what runs.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,12 @@ class RequestArrived:
     request_id: RequestId
     model: str
     endpoint: Endpoint
-    #: A streamed answer starts to count as delivered with its first piece; a whole one with its end.
+    #: The answer goes out as it comes: it counts as delivered from its first piece, else only with its end.
     streaming: bool
+    #: Nothing in the request keeps it from being continued by token ids.
+    by_ids: bool = False
+    #: The key it came with; only that key is told of it afterwards.
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,25 @@ class AttemptRejected:
 
 @dataclass(frozen=True, slots=True)
 class FirstPieceDelivered:
-    """The first piece of a streamed answer goes to the caller: from here on it cannot be taken back."""
+    """An attempt's first piece goes to the caller: from here on it cannot be taken back."""
+
+    now: float
+    stream: StreamId
+    #: Of its first token, counted from the start of the answer: in a continued one, where the seam is.
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IdsUnknown:
+    """The engine did not tell all token ids: this answer cannot be continued by them."""
+
+    now: float
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class LastTokenDelivered:
+    """The answer's last token goes to the caller; only the finish is missing."""
 
     now: float
     stream: StreamId
@@ -116,6 +140,16 @@ class FirstPieceDelivered:
 @dataclass(frozen=True, slots=True)
 class AttemptFinished:
     """The answer is whole."""
+
+    now: float
+    stream: StreamId
+    #: Tokens of the whole answer.
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStalled:
+    """No token came for longer than this stream's own pace explains."""
 
     now: float
     stream: StreamId
@@ -164,7 +198,10 @@ Event = (
     | AttemptAccepted
     | AttemptRejected
     | FirstPieceDelivered
+    | IdsUnknown
+    | LastTokenDelivered
     | AttemptFinished
+    | AttemptStalled
     | AttemptFailed
     | AttemptBroken
     | CallerLeft

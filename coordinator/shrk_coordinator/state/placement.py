@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shrk_contract.terms import Endpoint
+from shrk_contract.terms import Endpoint, Pin
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.state.roster import Node, Offer, Roster
+from shrk_coordinator.state.roster import EngineLife, Node, Offer, Roster
 
 
 class Reason(StrEnum):
@@ -18,6 +18,19 @@ class Reason(StrEnum):
     DRAINING = "draining"
     ENDPOINT = "endpoint_not_served"
     TRIED = "already_tried"
+    PIN = "another_pin"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one attempt needs of a node."""
+
+    model: str
+    endpoint: Endpoint
+    #: Engines that this request does not ask again.
+    tried: Collection[EngineLife] = ()
+    #: What the engine must be, where it is to go on exactly; None: whatever serves the model.
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +55,35 @@ class Nowhere:
     counts: tuple[tuple[str, int], ...]
 
 
-def why_not(node: Node, offer: Offer, endpoint: Endpoint, tried: Collection[NodeId]) -> Reason | None:
+def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
     """The reason this node is not asked, or None where it may be. Kept for the operator (`shrk why`)."""
     if node.draining:
         return Reason.DRAINING
-    if endpoint not in offer.engine.endpoints:
+    if wish.endpoint not in offer.engine.endpoints:
         return Reason.ENDPOINT
-    if node.node_id in tried:
+    if offer.life in wish.tried:
         return Reason.TRIED
+    if wish.pin is not None and offer.engine.pin != wish.pin:
+        return Reason.PIN
     return None
 
 
-def rank(offer: Offer) -> tuple[float, int, NodeId]:
-    """Least loaded first; among equals the one that was asked least, so that idle nodes take turns."""
-    return offer.load, offer.placed, offer.node_id
+def rank(node: Node, offer: Offer) -> tuple[bool, float, int, NodeId]:
+    """Least loaded first; among equals the one that was asked least, so that idle nodes take turns.
+
+    One that has just stalled, or is not heard, comes last: what it lost has left it the least loaded of all.
+    """
+    return offer.stalled or node.quiet, offer.load, offer.placed, offer.node_id
 
 
-def place(roster: Roster, model: str, endpoint: Endpoint, tried: Collection[NodeId]) -> Placed | NotThatKind | Nowhere:
+def place(roster: Roster, wish: Wish) -> Placed | NotThatKind | Nowhere:
     """Choose a node for one attempt."""
+    model, endpoint = wish.model, wish.endpoint
     best: Placed | None = None
-    lowest: tuple[float, int, NodeId] | None = None
+    lowest: tuple[bool, float, int, NodeId] | None = None
     for node, offer in roster.offers(model):
-        if why_not(node, offer, endpoint, tried) is None:
-            ranked = rank(offer)
+        if why_not(node, offer, wish) is None:
+            ranked = rank(node, offer)
             if lowest is None or ranked < lowest:
                 best, lowest = Placed(node, offer), ranked
     if best is not None:
@@ -73,7 +92,5 @@ def place(roster: Roster, model: str, endpoint: Endpoint, tried: Collection[Node
     served = {served for _, offer in roster.offers(model) for served in offer.engine.endpoints}
     if served and endpoint not in served:
         return NotThatKind(tuple(sorted(served)))
-    reasons = Counter[str](
-        reason for node, offer in roster.offers(model) if (reason := why_not(node, offer, endpoint, tried))
-    )
+    reasons = Counter[str](reason for node, offer in roster.offers(model) if (reason := why_not(node, offer, wish)))
     return Nowhere(tuple(sorted((reasons + roster.not_serving(model)).items())))

@@ -24,16 +24,33 @@ NAMES_COMPARED_MAX = 200
 NAMES_LENGTH_MAX = 100
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLife:
+    """One engine from one start to its end, on one link: what failed a request here may serve it after a restart."""
+
+    link: LinkId
+    engine: str
+    life: int
+
+
 @dataclass(slots=True)
 class Offer:
     """One engine of one node, as placement sees it."""
 
     node_id: NodeId
+    link: LinkId
     engine: EngineReport
     #: Attempts of this coordinator under way there.
     in_flight: int = 0
     #: Attempts ever placed there; breaks ties so that idle nodes take turns.
     placed: int = 0
+    #: A stream stalled here and nothing has come since: asked only where nobody else is.
+    stalled: bool = False
+
+    @property
+    def life(self) -> EngineLife:
+        """Which start of which engine this is."""
+        return EngineLife(self.link, self.engine.id, self.engine.life)
 
     @property
     def load(self) -> float:
@@ -50,9 +67,17 @@ class Node:
     incarnation: int
     link: LinkId | None
     heard_at: float
+    #: It works for someone, and nothing has been heard from it for too long: asked only where nobody else is.
+    quiet: bool = False
     draining: bool = False
+    #: While draining: from when on what still runs there is moved elsewhere.
+    hand_over_at: float = 0.0
     report: Report | None = None
     offers: dict[str, Offer] = field(default_factory=dict)
+
+    def heard(self, now: float) -> None:
+        """Something came from it."""
+        self.heard_at, self.quiet = now, False
 
     @property
     def state(self) -> State:
@@ -76,13 +101,14 @@ class Roster:
         node = self.nodes.get(node_id)
         if node is None:
             node = self.nodes[node_id] = Node(node_id, owner, incarnation, link, now)
-        node.owner, node.incarnation, node.link, node.heard_at = owner, incarnation, link, now
+        node.owner, node.incarnation, node.link = owner, incarnation, link
+        node.heard(now)
         node.draining = False
         return node
 
     def report(self, now: float, node: Node, report: Report) -> None:
         """Take a node's word for what it offers. An older report that arrives late is dropped."""
-        node.heard_at = now
+        node.heard(now)
         if node.report and report.sequence and report.sequence < node.report.sequence:
             return
         node.report = report
@@ -106,11 +132,13 @@ class Roster:
     def _offer(self, node: Node, model: str, engine: EngineReport) -> None:
         known = node.offers.get(model)
         if known is not None:
+            known.stalled = known.stalled and known.engine.life == engine.life
             known.engine = engine
             return
         if model not in self._offers:
             return  # beyond MODELS_MAX
-        self._offers[model][node.node_id] = node.offers[model] = Offer(node.node_id, engine)
+        assert node.link is not None, "only linked nodes report"
+        self._offers[model][node.node_id] = node.offers[model] = Offer(node.node_id, node.link, engine)
 
     def _remember(self, model: str) -> None:
         if model in self._offers:
@@ -157,3 +185,14 @@ class Roster:
     def silent(self, now: float) -> list[Node]:
         """Linked nodes that have said nothing for too long."""
         return [n for n in self.nodes.values() if n.link is not None and now - n.heard_at > SILENCE_SECONDS_MAX]
+
+    def unlink_silent(self, now: float) -> list[LinkId]:
+        """Unlink them, all before anything of one is asked of another; the links they had."""
+        gone = [(node, node.link) for node in self.silent(now) if node.link is not None]
+        for node, _ in gone:
+            self.unlink(node)
+        return [link for _, link in gone]
+
+    def draining(self) -> list[Node]:
+        """Linked nodes that take nothing new."""
+        return [n for n in self.nodes.values() if n.link is not None and n.draining]

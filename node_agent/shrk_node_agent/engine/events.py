@@ -1,16 +1,19 @@
-"""An engine's events in the coordinator's envelope: what callers see, minus what is between us and the engine.
+"""What an engine streams: bytes of server-sent events in, events with their tokens counted out.
 
-Pure: bytes of server-sent events in; ready-to-send bytes, token ids and the ends of choices out.
+Pure. The engine counts its tokens too (running usage); where the two counts part, an event was lost or came twice,
+and nothing that was read with it is passed on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from shrk_node_agent.attempts import ChoiceEnd, Envelope, Failed
+from shrk_node_agent.attempts import Failed
 from shrk_node_agent.engine.refusals import from_error_object
 
 _DONE = b"[DONE]"
@@ -20,113 +23,90 @@ EVENT_BYTES_MAX = 8 * 1024 * 1024
 
 
 class EngineSentNonsense(Exception):
-    """The engine's stream is not what it should be."""
+    """What the engine sent is not what it should be."""
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around code that takes the engine's JSON for what it should be. Raises EngineSentNonsense."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineSentNonsense(f"{what} that cannot be read ({type(error).__name__})") from error
 
 
 @dataclass(slots=True)
-class Batch:
-    """What one read of the engine's stream amounts to."""
+class Event:
+    """One event of an engine's stream."""
 
-    events: list[bytes] = field(default_factory=list)
-    tokens: int = 0
-    token_ids: list[int] = field(default_factory=list)
-    #: False once a token came without its id: then the ids of this piece are of no use.
-    ids_known: bool = True
-
-    def part(self) -> bytes:
-        """The bytes to send."""
-        return b"".join(self.events)
+    body: dict[str, Any]
+    tokens: int
+    #: None where the engine did not tell all of them.
+    token_ids: list[int] | None
 
 
-class EventReader:
+class EngineEvents:
     """Reads one streamed answer."""
 
-    def __init__(self, envelope: Envelope, caller_wants_ids: bool, caller_wants_usage: bool) -> None:
-        """`caller_wants_usage`: running usage in every event (`continuous_usage_stats`)."""
-        self._envelope = envelope
-        self._caller_wants_ids = caller_wants_ids
-        self._caller_wants_usage = caller_wants_usage
+    def __init__(self, *, one_choice: bool) -> None:
+        """`one_choice`: the answer has a single choice, so that the engine's running count is that of all tokens."""
+        self._one_choice = one_choice
         self._rest = b""
-        self._ends: dict[int, ChoiceEnd] = {}
+        #: Read so far.
+        self.tokens = 0
+        #: As last told.
         self.usage: dict[str, Any] = {}
         self.done = False
         self.failed: Failed | None = None
 
-    @property
-    def ends(self) -> tuple[ChoiceEnd, ...]:
-        """How each choice ended, in order."""
-        return tuple(self._ends[index] for index in sorted(self._ends))
-
-    def read(self, received: bytes) -> Batch:
+    def read(self, received: bytes) -> list[Event]:
         """Take in bytes as they came. Raises EngineSentNonsense."""
         *whole, self._rest = (self._rest + received).split(b"\n\n")
         if len(self._rest) > EVENT_BYTES_MAX:
             raise EngineSentNonsense(f"an event of more than {EVENT_BYTES_MAX} bytes")
-        batch = Batch()
-        for event in whole:
-            if event.startswith(_PREFIX):
-                self._event(event[len(_PREFIX) :].strip(), batch)
-        return batch
+        events: list[Event] = []
+        with reading("an event"):
+            for line in whole:
+                if line.startswith(_PREFIX):
+                    self._take(line[len(_PREFIX) :].strip(), events)
+        return events
 
-    def _event(self, payload: bytes, batch: Batch) -> None:
+    def _take(self, payload: bytes, events: list[Event]) -> None:
         if payload == _DONE:
             self.done = True
             return
-        try:
-            event = orjson.loads(payload)
-            if "error" in event:
-                self.failed = from_error_object(event["error"], 0)
-                return
-            self._take(event, batch)
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise EngineSentNonsense(f"an event that cannot be read ({type(error).__name__})") from error
+        body = orjson.loads(payload)
+        if "error" in body:
+            self.failed = from_error_object(body["error"], 0)
+            return
+        events.append(self._count(body))
 
-    def _take(self, event: dict[str, Any], batch: Batch) -> None:
-        if not self._caller_wants_ids:
-            event.pop("prompt_token_ids", None)
-        usage = event.get("usage")
+    def _count(self, body: dict[str, Any]) -> Event:
+        usage = body.get("usage")
         if usage:
             self.usage = usage
-        if not self._caller_wants_usage:
-            event.pop("usage", None)
-        kept = [c for c in event["choices"] if self._choice(c, batch)]
-        if not kept:
-            return
-        event["choices"] = kept
-        event["id"] = self._envelope.id
-        event["created"] = self._envelope.created
-        event["model"] = self._envelope.model
-        batch.events.append(b"data: %b\n\n" % orjson.dumps(event))
-
-    def _choice(self, choice: dict[str, Any], batch: Batch) -> bool:
-        """Take a choice's tokens and end; whether anything is left that a caller should see."""
-        ids = choice.get("token_ids")
-        if not self._caller_wants_ids:
-            choice.pop("token_ids", None)
-            choice.pop("prompt_token_ids", None)
-        delta = choice.get("delta")
-        content = delta if delta is not None else {"text": choice.get("text")}
-        visible = any(value for name, value in content.items() if name != "role")
-        if ids:
-            batch.tokens += len(ids)
-            batch.token_ids += ids
-        elif visible:
-            batch.tokens += 1
-            batch.ids_known = False
-        if delta is not None and self._envelope.tool_call_prefix:
-            name_tool_calls(delta, self._envelope.tool_call_prefix, choice["index"])
-        finish_reason = choice.get("finish_reason")
-        if not finish_reason:
-            return True
-        stop = orjson.dumps(choice.pop("stop_reason")) if "stop_reason" in choice else b""
-        self._ends[choice["index"]] = ChoiceEnd(choice["index"], finish_reason, stop)
-        choice["finish_reason"] = None
-        # The coordinator says how it ended; what is left of the event may be its last words, or its last ids.
-        return visible or bool(choice.get("logprobs")) or bool(ids and self._caller_wants_ids)
+        counted = usage.get("completion_tokens") if usage and self._one_choice else None
+        ids: list[int] = []
+        untold = 0
+        for choice in body["choices"]:
+            told = choice.get("token_ids")
+            if told is not None:
+                ids += told
+            elif counted is not None:
+                untold = counted - self.tokens
+            elif visible(choice):
+                untold += 1
+        tokens = len(ids) + untold
+        self.tokens += tokens
+        # An event without a token may be one of several that one token makes: the engine has counted it, we not yet.
+        if counted is not None and (tokens or not body["choices"]) and (counted != self.tokens or untold < 0):
+            raise EngineSentNonsense(f"{self.tokens} tokens, and says {counted}: an event was lost, or came twice")
+        return Event(body, tokens, None if untold else ids)
 
 
-def name_tool_calls(message: dict[str, Any], prefix: str, choice: int) -> None:
-    """Give tool calls the coordinator's ids, equal over all attempts of a request."""
-    for position, call in enumerate(message.get("tool_calls") or ()):
-        if call.get("id"):
-            call["id"] = f"{prefix}{choice}_{call.get('index', position)}"
+def visible(choice: dict[str, Any]) -> bool:
+    """Whether a choice of an event says anything."""
+    delta = choice.get("delta")
+    if delta is None:
+        return bool(choice.get("text"))
+    return any(value for name, value in delta.items() if name != "role")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 
-from shrk_contract.terms import DENIED_FIELDS, Endpoint, Fault
-from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, CreditWithheld, Failed, Finished, Order
+from shrk_contract.terms import CANNOT_RESUME, DENIED_FIELDS, DIVERGED, Endpoint, Fault, ResumeMethod
+from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, CreditWithheld, Failed, Finished, Order, Piece, Resume
 from shrk_node_agent.engine.bodies import read_up_to
-from shrk_node_agent.engine.events import EngineSentNonsense, EventReader, name_tool_calls
+from shrk_node_agent.engine.caller_events import Batch, CallerEvents, Wishes, name_tool_calls
+from shrk_node_agent.engine.continuation.asking import CannotResume
+from shrk_node_agent.engine.continuation.by_ids import Continuation
+from shrk_node_agent.engine.continuation.replay import Diverged, Seam
+from shrk_node_agent.engine.delivery import Delivery, judged
+from shrk_node_agent.engine.events import EngineEvents, EngineSentNonsense, reading
 from shrk_node_agent.engine.refusals import from_response
 
 #: The longest life of one attempt; the coordinator's own deadline for a request is an hour.
@@ -25,14 +31,16 @@ IDLE_SECONDS_MAX = 3.0
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 ERROR_BYTES_MAX = 256 * 1024
 
-#: Endpoints that generate: they tell token ids on request, and why each choice ended.
+#: Endpoints that generate: they take a seed, tell token ids and running usage on request, and why each choice ended.
 _GENERATES = frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS})
 
 
 class EngineClient:
     """Speaks HTTP to one engine; one per engine process."""
 
-    def __init__(self, socket: Path, idle_seconds_max: float = IDLE_SECONDS_MAX) -> None:
+    def __init__(self, socket: Path, idle_seconds_max: float = IDLE_SECONDS_MAX, runner: str = "") -> None:
+        """`runner` as in the engine's pin: how it draws noise."""
+        self._runner = runner
         self._session = aiohttp.ClientSession(
             # No limit on connections: the agent bounds attempts itself, and says `busy` beyond.
             connector=aiohttp.UnixConnector(str(socket), limit=0, keepalive_timeout=idle_seconds_max),
@@ -54,91 +62,91 @@ class EngineClient:
             outcome = Failed(Fault.COORDINATOR, f"the coordinator gave {error}", code="credit_withheld")
         except EngineSentNonsense as error:
             outcome = Failed(Fault.ENGINE, f"the engine sent {error}", code="engine_nonsense")
+        except CannotResume as error:
+            outcome = Failed(Fault.ENGINE, f"this answer cannot be continued here: {error}", code=CANNOT_RESUME)
+        except Diverged as error:
+            outcome = Failed(Fault.NODE, f"the replay diverged: {error}", code=DIVERGED)
         if isinstance(outcome, Finished):
             sink.finish(outcome)
         else:
             sink.fail(outcome)
 
     async def _exchange(self, order: Order, sink: AttemptSink) -> Finished | Failed:
-        body = orjson.loads(order.body)
+        body: dict[str, Any] = orjson.loads(order.body)
         if denied := DENIED_FIELDS.keys() & body.keys():
             name = min(denied)
             return Failed(Fault.CALLER, f"{name!r} is not accepted here: {DENIED_FIELDS[name]}.", 400, param=name)
-        caller_wants_ids = bool(body.get("return_token_ids"))
-        options = body.get("stream_options") or {}
+        if order.endpoint in _GENERATES and body.get("seed") is None and order.seed is not None:
+            body["seed"] = order.seed
+        # Where nothing has been delivered there is nothing to continue.
+        resume = order.resume if order.resume and order.resume.delivered_tokens else None
+        if resume is not None and resume.method is ResumeMethod.BY_IDS:
+            return await Continuation(self._session, order, resume, body, self._runner).answer(sink)
         if order.streaming:
-            body["stream_options"] = {**options, "include_usage": True}
-            if order.endpoint in _GENERATES:
-                body["return_token_ids"] = True
-        async with self._session.post(
-            f"http://engine{order.endpoint}", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
-        ) as response:
+            return await self._stream(order, body, resume, sink)
+        return await self._whole(order, body, sink)
+
+    async def _stream(
+        self, order: Order, body: dict[str, Any], resume: Resume | None, sink: AttemptSink
+    ) -> Finished | Failed:
+        """An answer as it is generated; of a replay, what follows on what was delivered."""
+        wishes = Wishes.of(body)
+        if resume is not None and not wishes.one_choice:
+            raise CannotResume("it has several choices")
+        seam = Seam(resume) if resume is not None else None
+        caller = CallerEvents(order.envelope, wishes, seam.digest if seam else None)
+        delivery = Delivery(sink, caller, tell_ids=order.tell_ids)
+        engine = EngineEvents(one_choice=wishes.one_choice)
+        async with self._post(order, _as_stream(order, body)) as response:
             if response.status != 200:
                 return from_response(response.status, await read_up_to(response, ERROR_BYTES_MAX))
-            if order.streaming:
-                continuous = bool(options.get("continuous_usage_stats"))
-                return await _stream(response, EventReader(order.envelope, caller_wants_ids, continuous), sink)
-            return await _whole(response, order, caller_wants_ids, sink)
-
-
-async def _stream(response: aiohttp.ClientResponse, reader: EventReader, sink: AttemptSink) -> Finished | Failed:
-    held: list[bytes] = []
-    begun = False
-    async for received in response.content.iter_any():
-        batch = reader.read(received)
-        if batch.events or batch.tokens:
-            if batch.tokens or begun:
-                # Events before the first token (the role) go out with it: a piece without a token would
-                # bind the request to this node before it has shown that it can generate.
-                part = b"".join(held) + batch.part()
-                held.clear()
-                await sink.piece(batch.tokens, batch.token_ids if batch.ids_known else (), part)
-                begun = True
-            else:
-                held.append(batch.part())
-        if reader.failed is not None:
-            return reader.failed
-        if reader.done:
-            break
-    if not reader.done:
+            async for received in response.content.iter_any():
+                batch = Batch()
+                for event in engine.read(received):
+                    caller.write(event if seam is None else seam.take(event), batch)
+                await delivery.send(batch)
+                if engine.failed is not None:
+                    return engine.failed
+                if engine.done:
+                    return await delivery.end(Finished(caller.ends, engine.usage))
         return Failed(Fault.ENGINE, "the engine's stream ended in the middle", code="engine_lost")
-    outcome = _judged(Finished(reader.ends, reader.usage))
-    if held and isinstance(outcome, Finished):
-        await sink.piece(0, (), b"".join(held))
-    return outcome
+
+    async def _whole(self, order: Order, body: dict[str, Any], sink: AttemptSink) -> Finished | Failed:
+        async with self._post(order, body) as response:
+            if response.status != 200:
+                return from_response(response.status, await read_up_to(response, ERROR_BYTES_MAX))
+            raw = await read_up_to(response, ANSWER_BYTES_MAX + 1)
+        if len(raw) > ANSWER_BYTES_MAX:
+            return Failed(Fault.CALLER, f"the answer is larger than {ANSWER_BYTES_MAX:,} bytes", http_status=413)
+        # Large answers (a thousand embeddings) take long enough to parse that other streams would notice.
+        answer, finished = await asyncio.to_thread(_in_envelope, raw, order, bool(body.get("return_token_ids")))
+        outcome = judged(finished) if order.endpoint in _GENERATES else finished
+        if isinstance(outcome, Finished):
+            await sink.piece(Piece(0, (), answer))
+        return outcome
+
+    def _post(self, order: Order, body: dict[str, Any]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.post(
+            f"http://engine{order.endpoint}", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
+        )
 
 
-def _judged(finished: Finished) -> Finished | Failed:
-    """What was generated is whole only if every choice ended for a reason, and not by being given up."""
-    reasons = [end.finish_reason for end in finished.choices]
-    if not reasons or not all(reasons):
-        return Failed(Fault.ENGINE, "the engine ended without a reason", code="engine_empty")
-    if "abort" in reasons:
-        return Failed(Fault.ENGINE, "the engine aborted the generation", code="engine_aborted")
-    return finished
-
-
-async def _whole(
-    response: aiohttp.ClientResponse, order: Order, caller_wants_ids: bool, sink: AttemptSink
-) -> Finished | Failed:
-    raw = await read_up_to(response, ANSWER_BYTES_MAX + 1)
-    if len(raw) > ANSWER_BYTES_MAX:
-        return Failed(Fault.CALLER, f"the answer is larger than {ANSWER_BYTES_MAX:,} bytes", http_status=413)
-    # Large answers (a thousand embeddings) take long enough to parse that other streams would notice.
-    answer, finished = await asyncio.to_thread(_in_envelope, raw, order, caller_wants_ids)
-    outcome = _judged(finished) if order.endpoint in _GENERATES else finished
-    if isinstance(outcome, Finished):
-        await sink.piece(0, (), answer)
-    return outcome
+def _as_stream(order: Order, body: dict[str, Any]) -> dict[str, Any]:
+    """A request that also asks for what is between the engine and us."""
+    options = {**(body.get("stream_options") or {}), "include_usage": True}
+    if order.endpoint not in _GENERATES:
+        return body | {"stream_options": options}
+    options["continuous_usage_stats"] = True
+    # Asked for ids, vLLM leaves the prompt out of a completion that should begin with it.
+    echoes = order.endpoint is Endpoint.COMPLETIONS and bool(body.get("echo"))
+    return body | {"stream_options": options} | ({} if echoes else {"return_token_ids": True})
 
 
 def _in_envelope(raw: bytes, order: Order, caller_wants_ids: bool) -> tuple[bytes, Finished]:
     """The engine's whole answer with the coordinator's identity."""
-    try:
+    with reading("an answer"):
         answer: dict[str, Any] = orjson.loads(raw)
         choices = [_choice(c, order, caller_wants_ids) for c in answer.get("choices") or ()]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise EngineSentNonsense(f"an answer that cannot be read ({type(error).__name__})") from error
     if not caller_wants_ids:
         answer.pop("prompt_token_ids", None)
     answer["id"] = order.envelope.id
@@ -149,11 +157,12 @@ def _in_envelope(raw: bytes, order: Order, caller_wants_ids: bool) -> tuple[byte
 
 
 def _choice(choice: dict[str, Any], order: Order, caller_wants_ids: bool) -> ChoiceEnd:
+    index = choice["index"] = choice["index"] + order.envelope.choice_index
     if not caller_wants_ids:
         choice.pop("token_ids", None)
         choice.pop("prompt_token_ids", None)
     message = choice.get("message")
     if message and order.envelope.tool_call_prefix:
-        name_tool_calls(message, order.envelope.tool_call_prefix, choice["index"])
+        name_tool_calls(message, order.envelope.tool_call_prefix, index)
     stop = orjson.dumps(choice["stop_reason"]) if "stop_reason" in choice else b""
-    return ChoiceEnd(choice["index"], choice.get("finish_reason") or "", stop)
+    return ChoiceEnd(index, choice.get("finish_reason") or "", stop)

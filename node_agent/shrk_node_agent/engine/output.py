@@ -62,7 +62,7 @@ class EngineOutput:
         self._progress = Progress("starting", None)
         self._cause = ""
         self._awaits_pydantic: str | None = None
-        #: Parts of the pin as the log told them.
+        #: Parts of the pin as the log told them, in small letters.
         self.pin_parts: dict[str, str] = {}
 
     @property
@@ -114,7 +114,7 @@ class EngineOutput:
         self._look_for_cause(line)
         for name, pattern in self._launch.pin_patterns:
             if (found := pattern.search(line)) is not None:
-                self.pin_parts.setdefault(name, found[1])
+                self.pin_parts.setdefault(name, found[1].lower())
         return self._step(line, bar)
 
     def _step(self, line: str, bar: re.Match[str] | None) -> Progress | None:

@@ -35,6 +35,8 @@ PHASES = (
 _PIN_PATTERNS = (
     ("dtype", re.compile(r"\bdtype=torch\.(\w+)")),
     ("quantisation", re.compile(r"\bquantization=(?!None\b)(\w+)")),
+    # Each of its processes says so, and says nothing of the older one.
+    ("runner", re.compile(r"\bUsing (V2) Model Runner")),
 )
 
 
@@ -92,6 +94,7 @@ def launch(spec: EngineSpec, socket: Path, *, venv: Path, gpu: bool, settings: V
             engine_version=installed(venv) or "",
             dtype="" if gpu else "float32",
             tool_parser=settings.tool_parser if spec.task is Task.GENERATE else "",
+            runner="v1",
         ),
         source=source,
         phases=PHASES,

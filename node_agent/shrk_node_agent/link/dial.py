@@ -15,6 +15,7 @@ import structlog
 
 from shrk_contract.terms import (
     COORDINATOR_TLS_NAME,
+    HEARTBEAT_SECONDS,
     KEEPALIVE_INTERVAL_MS,
     KEEPALIVE_TIMEOUT_MS,
     MESSAGE_BYTES_MAX,
@@ -176,9 +177,13 @@ class Dialler:
             await channel.close(None)
 
     async def _converse(self, call: Any) -> None:
+        sent_at = self._monotonic()
+
         async def write(frames: list[link_pb2.NodeFrame]) -> None:
+            nonlocal sent_at
             try:
                 await _write(call, frames)
+                sent_at = self._monotonic()
             except (LinkDropped, grpc.RpcError):
                 # Only the reader hears how the call ended, perhaps by a refusal: it speaks first.
                 await asyncio.sleep(LAST_WORD_SECONDS_MAX)
@@ -205,7 +210,14 @@ class Dialler:
         try:
             session.take(link_pb2.CoordinatorBatch(frames=first.frames[1:]))
             await _first_to_end(
-                self._read_batches(call, session), session.outbox.run(), self._send_reports(session, interval)
+                self._read_batches(call, session),
+                session.outbox.run(),
+                self._send_reports(session, interval),
+                beat(
+                    busy=lambda: bool(session.open_attempts()),
+                    silence=lambda: self._monotonic() - sent_at,
+                    say=session.outbox.beat,
+                ),
             )
         finally:
             self.session = None
@@ -222,6 +234,25 @@ class Dialler:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval):
                     await self._report_now.wait()
+
+
+async def beat(
+    busy: Callable[[], bool],
+    silence: Callable[[], float],
+    say: Callable[[], None],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """While `busy`, `say` something whenever `silence` has lasted HEARTBEAT_SECONDS. Runs until cancelled.
+
+    One timer for a whole link: what is sent meanwhile moves it only when it goes off.
+    """
+    while True:
+        left = HEARTBEAT_SECONDS - silence()
+        if left <= 0:
+            if busy():
+                say()
+            left = HEARTBEAT_SECONDS
+        await pause(left)
 
 
 async def _write(call: Any, frames: list[link_pb2.NodeFrame]) -> None:

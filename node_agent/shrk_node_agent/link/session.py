@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,10 +20,21 @@ from shrk_contract.convert import (
     fault_to_wire,
     rejection_to_wire,
     report_to_wire,
+    resume_method_from_wire,
 )
 from shrk_contract.terms import BODY_BYTES_MAX, PART_BYTES_MAX, Rejection, Report
 from shrk_contract.v1 import link_pb2
-from shrk_node_agent.attempts import AttemptSink, Credit, Envelope, Failed, Finished, Order
+from shrk_node_agent.attempts import (
+    AttemptSink,
+    ChoiceEnd,
+    Credit,
+    Envelope,
+    Failed,
+    Finished,
+    Order,
+    Piece,
+    Resume,
+)
 from shrk_node_agent.state.events import AttemptKey
 
 NodeFrame = link_pb2.NodeFrame
@@ -30,6 +42,10 @@ StreamId = int
 
 #: Orders whose body is still coming in parts; a coordinator sends each in one go.
 ASSEMBLING_MAX = 1_000
+#: Token ids in one frame: four bytes each at most, and no request blocks the link.
+IDS_PER_FRAME = PART_BYTES_MAX // 4
+#: Ids of prompt and answer together that an order may bring: the largest context of today's models.
+IDS_MAX = 2_097_152
 
 _serials = itertools.count(1)
 
@@ -42,8 +58,23 @@ class CoordinatorBrokeContract(Exception):
 
 @dataclass(slots=True)
 class _Assembling:
+    """An order whose body, or whose ids, still come in parts."""
+
     start: link_pb2.Start
     body: bytearray
+    prompt_ids: array[int] = field(default_factory=lambda: array("I"))
+    delivered_ids: array[int] = field(default_factory=lambda: array("I"))
+
+    def missing(self) -> int:
+        """Bytes and ids still to come; negative where there were too many of any."""
+        start, resume = self.start, self.start.resume
+        by_ids = resume.method == link_pb2.RESUME_METHOD_BY_IDS
+        missing = (
+            start.body_bytes - len(self.body),
+            (resume.prompt_tokens if by_ids else 0) - len(self.prompt_ids),
+            (resume.delivered_tokens if by_ids else 0) - len(self.delivered_ids),
+        )
+        return min(missing) if min(missing) < 0 else sum(missing)
 
 
 @dataclass(slots=True)
@@ -79,6 +110,8 @@ class Session:
                     self._start(frame.start)
                 case "body":
                     self._body(frame.body)
+                case "prefix":
+                    self._prefix(frame.prefix)
                 case "credit":
                     if sink := self._sinks.get(frame.credit.stream):
                         sink.credit.give(frame.credit.bytes)
@@ -94,37 +127,57 @@ class Session:
     def _start(self, start: link_pb2.Start) -> None:
         if start.body_bytes > BODY_BYTES_MAX:
             raise CoordinatorBrokeContract(f"a request of {start.body_bytes:,} bytes")
-        if len(start.body) >= start.body_bytes:
-            self._order(start, start.body)
-        elif len(self._assembling) >= ASSEMBLING_MAX:
-            raise CoordinatorBrokeContract(f"{ASSEMBLING_MAX} requests begun and not sent whole")
-        else:
-            self._assembling[start.stream] = _Assembling(start, bytearray(start.body))
+        resume = start.resume
+        if resume.prompt_tokens + resume.delivered_tokens > IDS_MAX:
+            raise CoordinatorBrokeContract(f"{resume.prompt_tokens + resume.delivered_tokens:,} token ids")
+        waiting = self._assembling[start.stream] = _Assembling(start, bytearray(start.body))
+        self._assembled(waiting)
+        if len(self._assembling) > ASSEMBLING_MAX:
+            raise CoordinatorBrokeContract(f"more than {ASSEMBLING_MAX} requests begun and not sent whole")
 
     def _body(self, part: link_pb2.Body) -> None:
-        waiting = self._assembling.get(part.stream)
-        if waiting is None:
-            return  # cancelled meanwhile
-        waiting.body += part.data
-        if len(waiting.body) > waiting.start.body_bytes:
-            raise CoordinatorBrokeContract("a request longer than it said")
-        if len(waiting.body) == waiting.start.body_bytes:
-            del self._assembling[part.stream]
-            self._order(waiting.start, bytes(waiting.body))
+        if waiting := self._assembling.get(part.stream):  # else it was cancelled meanwhile
+            waiting.body += part.data
+            self._assembled(waiting)
 
-    def _order(self, start: link_pb2.Start, body: bytes) -> None:
-        sink = self._sinks[start.stream] = SessionSink(self, start.stream, Credit(start.credit_bytes))
+    def _prefix(self, part: link_pb2.Prefix) -> None:
+        if waiting := self._assembling.get(part.stream):
+            waiting.prompt_ids.extend(part.prompt_token_ids)
+            waiting.delivered_ids.extend(part.delivered_token_ids)
+            self._assembled(waiting)
+
+    def _assembled(self, waiting: _Assembling) -> None:
+        missing = waiting.missing()
+        if missing < 0:
+            raise CoordinatorBrokeContract("a request longer than it said")
+        if missing == 0:
+            del self._assembling[waiting.start.stream]
+            self._order(waiting)
+
+    def _order(self, whole: _Assembling) -> None:
+        start = whole.start
+        already = start.resume.delivered_tokens
+        sink = self._sinks[start.stream] = SessionSink(self, start.stream, Credit(start.credit_bytes), already)
         endpoint = endpoint_from_wire(start.endpoint)
         if endpoint is None:
             self._port.unknown(sink)
+            return
+        resume = _resume(whole) if start.HasField("resume") else None
+        if resume is None and start.HasField("resume"):
+            sink.reject(Rejection.UNSUPPORTED, "this agent does not know that way of going on with an answer")
             return
         envelope = start.envelope
         order = Order(
             endpoint=endpoint,
             model=start.model,
             streaming=start.streaming,
-            envelope=Envelope(envelope.id, envelope.created, envelope.model, envelope.tool_call_prefix),
-            body=body,
+            envelope=Envelope(
+                envelope.id, envelope.created, envelope.model, envelope.tool_call_prefix, envelope.choice_index
+            ),
+            body=bytes(whole.body),
+            seed=start.seed if start.HasField("seed") else None,
+            resume=resume,
+            tell_ids=start.tell_ids,
         )
         self._port.ordered(sink.key, order, sink)
 
@@ -161,10 +214,11 @@ class SessionSink:
     session: Session
     stream: StreamId
     credit: Credit
+    #: Of the next token, counted from the start of the answer, whoever gave it.
+    _index: int = 0
     #: Nothing is sent any more: the attempt has ended, or was cancelled.
     closed: bool = False
     _sequence: int = 0
-    _index: int = 0
     _began: float = field(default_factory=time.monotonic)
     _first_token_ms: int = 0
 
@@ -183,29 +237,38 @@ class SessionSink:
         rejected = link_pb2.Rejected(stream=self.stream, reason=rejection_to_wire(reason), message=message)
         self._end(NodeFrame(rejected=rejected))
 
-    async def piece(self, tokens: int, token_ids: Sequence[int], part: bytes) -> None:
+    def prompt(self, token_ids: Sequence[int]) -> None:
+        """The prompt as the engine tokenised it, in frames that block nobody."""
+        for first in range(0, len(token_ids), IDS_PER_FRAME):
+            ids = token_ids[first : first + IDS_PER_FRAME]
+            prompt = link_pb2.Prompt(stream=self.stream, first_index=first, token_ids=ids)
+            self._send(NodeFrame(prompt=prompt), len(ids) * 4, patient=True)
+
+    async def piece(self, piece: Piece) -> None:
         """Send a part of the answer, in pieces of at most PART_BYTES_MAX; returns when there was credit.
 
-        Raises CreditWithheld.
+        The last of them brings the tokens: what is lost before it has not been said. Raises CreditWithheld.
         """
-        if not self._first_token_ms and tokens:
+        part = piece.part
+        if not self._first_token_ms and piece.tokens:
             self._first_token_ms = max(1, self._elapsed_ms())
-        for first in range(0, max(1, len(part)), PART_BYTES_MAX):
+        last = max(0, len(part) - 1) // PART_BYTES_MAX * PART_BYTES_MAX
+        for first in range(0, last, PART_BYTES_MAX):
             cut = part[first : first + PART_BYTES_MAX]
             await self.credit.spend(len(cut))
-            # All tokens are counted with the first cut: the rest is the same tokens' bytes.
-            here, ids = (tokens, token_ids) if first == 0 else (0, ())
-            piece = link_pb2.Piece(
-                stream=self.stream,
-                sequence=self._sequence,
-                first_index=self._index,
-                tokens=here,
-                token_ids=ids,
-                data=cut,
-            )
-            self._sequence += 1
-            self._index += here
-            self._send(NodeFrame(piece=piece), len(cut))
+            self._piece(link_pb2.Piece(data=cut, more=True), len(cut))
+        rest = part[last:]
+        await self.credit.spend(len(rest))
+        whole = link_pb2.Piece(tokens=piece.tokens, token_ids=piece.token_ids, data=rest, text_digest=piece.text_digest)
+        if piece.end is not None:
+            whole.end.CopyFrom(_choice_end(piece.end))
+        self._piece(whole, len(rest))
+        self._index += piece.tokens
+
+    def _piece(self, piece: link_pb2.Piece, size: int) -> None:
+        piece.stream, piece.sequence, piece.first_index = self.stream, self._sequence, self._index
+        self._sequence += 1
+        self._send(NodeFrame(piece=piece), size)
 
     def finish(self, finished: Finished) -> None:
         """The answer is whole."""
@@ -213,12 +276,7 @@ class SessionSink:
         finish = link_pb2.Finish(
             stream=self.stream,
             end_index=self._index,
-            choices=[
-                link_pb2.ChoiceEnd(
-                    index=end.index, finish_reason=end.finish_reason, stop_reason_json=end.stop_reason_json
-                )
-                for end in finished.choices
-            ],
+            choices=[_choice_end(end) for end in finished.choices],
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
             usage_json=orjson.dumps(usage) if usage else b"",
@@ -251,3 +309,16 @@ class SessionSink:
         self._send(frame, 200)
         self.closed = True
         self.session.forget(self.stream)
+
+
+def _resume(whole: _Assembling) -> Resume | None:
+    """What other nodes delivered of this answer; None where a newer coordinator names another way of going on."""
+    resume = whole.start.resume
+    method = resume_method_from_wire(resume.method)
+    if method is None:
+        return None
+    return Resume(method, resume.delivered_tokens, resume.text_digest, whole.prompt_ids, whole.delivered_ids)
+
+
+def _choice_end(end: ChoiceEnd) -> link_pb2.ChoiceEnd:
+    return link_pb2.ChoiceEnd(index=end.index, finish_reason=end.finish_reason, stop_reason_json=end.stop_reason_json)

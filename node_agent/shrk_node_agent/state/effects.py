@@ -16,6 +16,29 @@ class StartEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadFigures:
+    """Ask this engine for its figures, and tell them."""
+
+    engine: EngineId
+
+
+@dataclass(frozen=True, slots=True)
+class AskCanary:
+    """Ask this engine for one token, in place of any such question before, and tell when it comes."""
+
+    engine: EngineId
+
+
+@dataclass(frozen=True, slots=True)
+class RestartEngine:
+    """This engine hangs: fail its attempts, and end its process; the state starts it again."""
+
+    engine: EngineId
+    #: One sentence for the owner.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunAttempt:
     """Accept the attempt and ask this engine."""
 
@@ -37,4 +60,4 @@ class TellStatus:
     """Something changed that coordinators, or people who look, should hear at once."""
 
 
-Effect = StartEngine | RunAttempt | RejectAttempt | TellStatus
+Effect = StartEngine | ReadFigures | AskCanary | RestartEngine | RunAttempt | RejectAttempt | TellStatus

@@ -1,8 +1,12 @@
 """An engine's life as the agent sees it.
 
 starting -> loading -> online -> (ended) -> starting, after a backoff
+               |         |          ^
+               |         +-> ending-+  it hangs; takes nothing, and is shown as starting
                |
                +-> incompatible: it would end the same way again, so it is not started again
+
+`ending` is the driver's to finish: it stops the process, whose supervision tells of its end in any case.
 """
 
 from __future__ import annotations
@@ -12,9 +16,13 @@ from dataclasses import dataclass, field
 from shrk_contract.terms import Endpoint, Pin, State
 from shrk_node_agent.state.backoff import ENGINE
 from shrk_node_agent.state.events import EngineBecameReady, EngineEnded, EngineId, EngineProgressed
+from shrk_node_agent.state.liveness import Liveness, Load, Want
 
 #: An engine that stayed up this long had a good start: the next failure counts from one.
 STEADY_SECONDS = 300.0
+
+#: For the owner.
+HUNG = "The engine hung: no token came"
 
 
 @dataclass(slots=True)
@@ -34,8 +42,14 @@ class EngineView:
     slots: int = 0
     context_tokens: int = 0
     failures: int = 0
+    #: Counts its starts.
+    life: int = 0
     #: Attempts under way in it.
     in_flight: int = 0
+    #: From its first token to its end, or until it hangs.
+    liveness: Liveness | None = None
+    #: It hangs and is being ended; `ended` follows.
+    ending: bool = False
     #: When to start it; None while it runs or is not to be started.
     start_at: float | None = 0.0
 
@@ -47,6 +61,7 @@ class EngineView:
     def started(self, now: float) -> None:
         """Its process is being started."""
         self.start_at = None
+        self.life += 1
         self._enter(now, State.STARTING, "")
 
     def progressed(self, event: EngineProgressed) -> bool:
@@ -64,18 +79,47 @@ class EngineView:
         self.pin, self.endpoints = event.pin, event.endpoints
         self.slots, self.context_tokens = event.slots, event.context_tokens
         self.detail, self.progress = "", None
+        self.liveness = Liveness.ready(event.now)
         self._enter(event.now, State.ONLINE, "")
+
+    def attempt_began(self, now: float) -> None:
+        """It is asked for an answer."""
+        if self.in_flight == 0 and self.liveness is not None:
+            self.liveness.became_busy(now)
+        self.in_flight += 1
+
+    def attempt_ended(self) -> None:
+        """An answer is over. No sign of life: most that end without a token are given up by others."""
+        self.in_flight -= 1
+
+    def tick(self, now: float) -> Want | None:
+        """What its liveness asks for; after RESTART it is being ended."""
+        if self.liveness is None:
+            return None
+        failures = 0 if self._steady(now) else self.failures
+        want = self.liveness.tick(now, Load(self.in_flight, self.slots, failures))
+        if want is Want.RESTART:
+            self.failures = failures + 1
+            self.ending, self.liveness = True, None
+            self._enter(now, State.STARTING, HUNG)
+        return want
 
     def ended(self, event: EngineEnded) -> None:
         """It is gone: start it again after a while, unless that is of no use."""
-        steady = self.state is State.ONLINE and event.now - self.since > STEADY_SECONDS
-        self.failures = 1 if steady else self.failures + 1
+        # Of one that hung, the process tells that we stopped it, and perhaps what is left; it is counted already.
+        reason = f"{self.reason}. {event.reason}" if self.ending else event.reason
+        if not self.ending:
+            self.failures = 1 if self._steady(event.now) else self.failures + 1
         self.detail, self.progress = "", None
+        self.ending, self.liveness = False, None
         if event.incompatible:
-            self._enter(event.now, State.INCOMPATIBLE, event.reason)
+            self._enter(event.now, State.INCOMPATIBLE, reason)
         else:
             self.start_at = event.now + ENGINE.steps(self.failures)
-            self._enter(event.now, State.STARTING, event.reason)
+            self._enter(event.now, State.STARTING, reason)
+
+    def _steady(self, now: float) -> bool:
+        return self.state is State.ONLINE and now - self.since > STEADY_SECONDS
 
     def _enter(self, now: float, state: State, reason: str) -> None:
         self.state, self.reason, self.since = state, reason, now

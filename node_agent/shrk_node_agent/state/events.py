@@ -45,6 +45,33 @@ class EngineEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswersMoved:
+    """Pieces came from an engine since the last tick, or other answers than then wait for credit."""
+
+    now: float
+    engine: EngineId
+    #: Answers that wait for credit.
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresRead:
+    """An engine told its own figures, as it writes them, which change as it works; empty where it has none."""
+
+    now: float
+    engine: EngineId
+    figures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryAnswered:
+    """An engine gave the one token that it was asked for."""
+
+    now: float
+    engine: EngineId
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptAsked:
     """A coordinator wants an answer."""
 
@@ -84,5 +111,15 @@ class Tick:
 
 
 Event = (
-    EngineProgressed | EngineBecameReady | EngineEnded | AttemptAsked | AttemptEnded | LinkChanged | DrainAsked | Tick
+    EngineProgressed
+    | EngineBecameReady
+    | EngineEnded
+    | AnswersMoved
+    | FiguresRead
+    | CanaryAnswered
+    | AttemptAsked
+    | AttemptEnded
+    | LinkChanged
+    | DrainAsked
+    | Tick
 )

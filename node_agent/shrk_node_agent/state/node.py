@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from shrk_contract.terms import Endpoint, EngineReport, Rejection, State, Status
+from shrk_contract.terms import EngineReport, Rejection, State, Status
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.engines import EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
+from shrk_node_agent.state.liveness import Liveness, Want
 
 #: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
 WAITING_MAX = 1_000
@@ -46,12 +47,16 @@ class NodeState:
             case seen.EngineEnded():
                 self.engines[event.engine].ended(event)
                 return [self._tell()]
-            case seen.AttemptAsked(_, key, model, endpoint):
-                return [self._answer(key, model, endpoint)]
+            case seen.AnswersMoved() | seen.FiguresRead() | seen.CanaryAnswered():
+                if liveness := self.engines[event.engine].liveness:
+                    _live(liveness, event)
+                return []
+            case seen.AttemptAsked():
+                return [self._answer(event)]
             case seen.AttemptEnded(_, key):
                 engine = self.attempts.pop(key, None)
                 if engine is not None:
-                    self.engines[engine].in_flight -= 1
+                    self.engines[engine].attempt_ended()
                 return []
             case seen.LinkChanged():
                 return [self._tell()]
@@ -67,29 +72,44 @@ class NodeState:
         self.revision += 1
         return do.TellStatus()
 
-    def _answer(self, key: AttemptKey, model: str, endpoint: Endpoint | None) -> Effect:
+    def _answer(self, asked: seen.AttemptAsked) -> Effect:
+        key, model = asked.key, asked.model
         if self.draining:
             return do.RejectAttempt(key, Rejection.DRAINING, "the node is stopping")
         serving = [e for e in self.engines.values() if e.model == model and e.state is State.ONLINE]
         if not serving:
             return do.RejectAttempt(key, Rejection.TERMS, f"this node does not serve {model!r} now")
-        able = [e for e in serving if endpoint in e.endpoints]
+        able = [e for e in serving if asked.endpoint in e.endpoints]
         if not able:
             return do.RejectAttempt(key, Rejection.UNSUPPORTED, f"{model!r} does not answer this endpoint here")
         engine = min(able, key=lambda e: e.load)
         if engine.in_flight >= engine.slots + WAITING_MAX:
             return do.RejectAttempt(key, Rejection.BUSY, "the engine's queue is full")
         self.attempts[key] = engine.id
-        engine.in_flight += 1
+        engine.attempt_began(asked.now)
         return do.RunAttempt(key, engine.id)
 
     def _tick(self, now: float) -> list[Effect]:
-        due = [e for e in self.engines.values() if e.start_at is not None and now >= e.start_at]
-        if self.draining or not due:
-            return []
-        for engine in due:
-            engine.started(now)
-        return [*(do.StartEngine(e.id) for e in due), self._tell()]
+        effects: list[Effect] = []
+        changed = False
+        for engine in self.engines.values():
+            if engine.start_at is not None and now >= engine.start_at and not self.draining:
+                engine.started(now)
+                effects.append(do.StartEngine(engine.id))
+                changed = True
+            match engine.tick(now):
+                case None:
+                    pass
+                case Want.READ_FIGURES:
+                    effects.append(do.ReadFigures(engine.id))
+                case Want.ASK_CANARY:
+                    effects.append(do.AskCanary(engine.id))
+                case Want.RESTART:
+                    effects.append(do.RestartEngine(engine.id, engine.reason))
+                    changed = True
+                case want:
+                    assert_never(want)
+        return [*effects, self._tell()] if changed else effects
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -124,4 +144,17 @@ class NodeState:
             waiting=engine.in_flight - running,
             context_tokens=engine.context_tokens,
             progress=engine.progress,
+            life=engine.life,
         )
+
+
+def _live(liveness: Liveness, event: seen.AnswersMoved | seen.FiguresRead | seen.CanaryAnswered) -> None:
+    match event:
+        case seen.AnswersMoved(now, _, held):
+            liveness.answers_moved(now, held)
+        case seen.FiguresRead(now, _, figures):
+            liveness.figures_read(now, figures)
+        case seen.CanaryAnswered(now):
+            liveness.moved(now)
+        case _:
+            assert_never(event)

@@ -25,6 +25,27 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ResumeMethod:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ResumeMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ResumeMethod.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RESUME_METHOD_UNSPECIFIED: _ResumeMethod.ValueType  # 0
+    RESUME_METHOD_BY_IDS: _ResumeMethod.ValueType  # 1
+    """The engine goes on after prompt and delivered ids."""
+    RESUME_METHOD_REPLAY: _ResumeMethod.ValueType  # 2
+    """The engine answers from the start; nothing is sent until all that was delivered has been reproduced."""
+
+class ResumeMethod(_ResumeMethod, metaclass=_ResumeMethodEnumTypeWrapper): ...
+
+RESUME_METHOD_UNSPECIFIED: ResumeMethod.ValueType  # 0
+RESUME_METHOD_BY_IDS: ResumeMethod.ValueType  # 1
+"""The engine goes on after prompt and delivered ids."""
+RESUME_METHOD_REPLAY: ResumeMethod.ValueType  # 2
+"""The engine answers from the start; nothing is sent until all that was delivered has been reproduced."""
+global___ResumeMethod = ResumeMethod
+
 class _RejectionReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -70,6 +91,8 @@ global___Fault = Fault
 
 @typing.final
 class NodeBatch(google.protobuf.message.Message):
+    """A batch without frames is a sign of life: a node that works for someone sends one every second at least."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: builtins.int
@@ -187,6 +210,7 @@ class CoordinatorFrame(google.protobuf.message.Message):
     DRAIN_FIELD_NUMBER: builtins.int
     RENEWED_FIELD_NUMBER: builtins.int
     PROBE_RESULT_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -213,6 +237,8 @@ class CoordinatorFrame(google.protobuf.message.Message):
     def renewed(self) -> global___Renewed: ...
     @property
     def probe_result(self) -> global___ProbeResult: ...
+    @property
+    def prefix(self) -> global___Prefix: ...
     def __init__(
         self,
         *,
@@ -229,10 +255,11 @@ class CoordinatorFrame(google.protobuf.message.Message):
         drain: global___Drain | None = ...,
         renewed: global___Renewed | None = ...,
         probe_result: global___ProbeResult | None = ...,
+        prefix: global___Prefix | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["assign", b"assign", "body", b"body", "cancel", b"cancel", "credit", b"credit", "drain", b"drain", "frame", b"frame", "probe", b"probe", "probe_result", b"probe_result", "refusal", b"refusal", "renewed", b"renewed", "start", b"start", "tune", b"tune", "verdict", b"verdict", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assign", b"assign", "body", b"body", "cancel", b"cancel", "credit", b"credit", "drain", b"drain", "frame", b"frame", "probe", b"probe", "probe_result", b"probe_result", "refusal", b"refusal", "renewed", b"renewed", "start", b"start", "tune", b"tune", "verdict", b"verdict", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["welcome", "refusal", "start", "body", "credit", "cancel", "assign", "verdict", "probe", "tune", "drain", "renewed", "probe_result"] | None: ...
+    def HasField(self, field_name: typing.Literal["assign", b"assign", "body", b"body", "cancel", b"cancel", "credit", b"credit", "drain", b"drain", "frame", b"frame", "prefix", b"prefix", "probe", b"probe", "probe_result", b"probe_result", "refusal", b"refusal", "renewed", b"renewed", "start", b"start", "tune", b"tune", "verdict", b"verdict", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["assign", b"assign", "body", b"body", "cancel", b"cancel", "credit", b"credit", "drain", b"drain", "frame", b"frame", "prefix", b"prefix", "probe", b"probe", "probe_result", b"probe_result", "refusal", b"refusal", "renewed", b"renewed", "start", b"start", "tune", b"tune", "verdict", b"verdict", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["welcome", "refusal", "start", "body", "credit", "cancel", "assign", "verdict", "probe", "tune", "drain", "renewed", "probe_result", "prefix"] | None: ...
 
 global___CoordinatorFrame = CoordinatorFrame
 
@@ -381,6 +408,7 @@ class Start(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     RESUME_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
+    TELL_IDS_FIELD_NUMBER: builtins.int
     stream: builtins.int
     """Short id of (request, attempt), unique within the coordinator's boot id."""
     request_id: builtins.bytes
@@ -395,12 +423,17 @@ class Start(google.protobuf.message.Message):
     credit_bytes: builtins.int
     """Bytes of pieces the node may send before it must wait for a credit frame."""
     seed: builtins.int
+    """For the engine, where the body names none: equal over all attempts of a request."""
     deadline_ms: builtins.int
     """Time left to the whole request when this was sent; 0: none."""
+    tell_ids: builtins.bool
+    """The answer may have to be continued by token ids: send the prompt's before the first piece, and every piece's."""
     @property
     def envelope(self) -> global___Envelope: ...
     @property
-    def resume(self) -> global___Resume: ...
+    def resume(self) -> global___Resume:
+        """Set where an earlier attempt's answer has begun to reach the caller."""
+
     def __init__(
         self,
         *,
@@ -417,9 +450,10 @@ class Start(google.protobuf.message.Message):
         seed: builtins.int | None = ...,
         resume: global___Resume | None = ...,
         deadline_ms: builtins.int = ...,
+        tell_ids: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_seed", b"_seed", "envelope", b"envelope", "resume", b"resume", "seed", b"seed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "attempt", b"attempt", "body", b"body", "body_bytes", b"body_bytes", "credit_bytes", b"credit_bytes", "deadline_ms", b"deadline_ms", "endpoint", b"endpoint", "envelope", b"envelope", "model", b"model", "request_id", b"request_id", "resume", b"resume", "seed", b"seed", "stream", b"stream", "streaming", b"streaming"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "attempt", b"attempt", "body", b"body", "body_bytes", b"body_bytes", "credit_bytes", b"credit_bytes", "deadline_ms", b"deadline_ms", "endpoint", b"endpoint", "envelope", b"envelope", "model", b"model", "request_id", b"request_id", "resume", b"resume", "seed", b"seed", "stream", b"stream", "streaming", b"streaming", "tell_ids", b"tell_ids"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 global___Start = Start
@@ -434,11 +468,14 @@ class Envelope(google.protobuf.message.Message):
     CREATED_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     TOOL_CALL_PREFIX_FIELD_NUMBER: builtins.int
+    CHOICE_INDEX_FIELD_NUMBER: builtins.int
     id: builtins.str
     created: builtins.int
     model: builtins.str
     tool_call_prefix: builtins.str
     """Tool call n of choice c gets the id <tool_call_prefix><c>_<n>."""
+    choice_index: builtins.int
+    """Added to the engine's own index of a choice: one of several answers that a caller asked for at once."""
     def __init__(
         self,
         *,
@@ -446,22 +483,51 @@ class Envelope(google.protobuf.message.Message):
         created: builtins.int = ...,
         model: builtins.str = ...,
         tool_call_prefix: builtins.str = ...,
+        choice_index: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["created", b"created", "id", b"id", "model", b"model", "tool_call_prefix", b"tool_call_prefix"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choice_index", b"choice_index", "created", b"created", "id", b"id", "model", b"model", "tool_call_prefix", b"tool_call_prefix"]) -> None: ...
 
 global___Envelope = Envelope
 
 @typing.final
 class Resume(google.protobuf.message.Message):
-    """Go on from here: the tokens another node delivered before it was lost."""
+    """Go on from here: what other nodes delivered before they were lost."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    METHOD_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    DELIVERED_TOKENS_FIELD_NUMBER: builtins.int
+    TEXT_DIGEST_FIELD_NUMBER: builtins.int
+    method: global___ResumeMethod.ValueType
+    prompt_tokens: builtins.int
+    """How many ids of the prompt follow in prefix frames; 0 unless by ids."""
+    delivered_tokens: builtins.int
+    """Tokens delivered so far: the first new one has this index. Their ids follow where the method is by ids."""
+    text_digest: builtins.int
+    """Digest of all text delivered so far, as the lost node reported it. What does not begin with it is not sent."""
+    def __init__(
+        self,
+        *,
+        method: global___ResumeMethod.ValueType = ...,
+        prompt_tokens: builtins.int = ...,
+        delivered_tokens: builtins.int = ...,
+        text_digest: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delivered_tokens", b"delivered_tokens", "method", b"method", "prompt_tokens", b"prompt_tokens", "text_digest", b"text_digest"]) -> None: ...
+
+global___Resume = Resume
+
+@typing.final
+class Prefix(google.protobuf.message.Message):
+    """Ids for a start's resume, in parts; the attempt begins when body and ids are whole."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: builtins.int
     DELIVERED_TOKEN_IDS_FIELD_NUMBER: builtins.int
-    TEXT_DIGEST_FIELD_NUMBER: builtins.int
-    text_digest: builtins.int
-    """Digest of the text delivered so far, as the lost node reported it."""
+    stream: builtins.int
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -469,13 +535,13 @@ class Resume(google.protobuf.message.Message):
     def __init__(
         self,
         *,
+        stream: builtins.int = ...,
         prompt_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         delivered_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
-        text_digest: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["delivered_token_ids", b"delivered_token_ids", "prompt_token_ids", b"prompt_token_ids", "text_digest", b"text_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delivered_token_ids", b"delivered_token_ids", "prompt_token_ids", b"prompt_token_ids", "stream", b"stream"]) -> None: ...
 
-global___Resume = Resume
+global___Prefix = Prefix
 
 @typing.final
 class Body(google.protobuf.message.Message):
@@ -500,24 +566,19 @@ class Accepted(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     STREAM_FIELD_NUMBER: builtins.int
-    PIN_FIELD_NUMBER: builtins.int
     stream: builtins.int
-    @property
-    def pin(self) -> shrk_contract.v1.report_pb2.Pin: ...
     def __init__(
         self,
         *,
         stream: builtins.int = ...,
-        pin: shrk_contract.v1.report_pb2.Pin | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["pin", b"pin"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pin", b"pin", "stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["stream", b"stream"]) -> None: ...
 
 global___Accepted = Accepted
 
 @typing.final
 class Prompt(google.protobuf.message.Message):
-    """The prompt as the engine tokenised it, in parts where it is long."""
+    """The prompt as the engine tokenised it, in parts where it is long; before the first piece."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -575,17 +636,25 @@ class Piece(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     TEXT_DIGEST_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
     stream: builtins.int
     sequence: builtins.int
     first_index: builtins.int
     """Index of the first token in this piece, counted from the start of the answer."""
     tokens: builtins.int
-    """Tokens in this piece; their ids where the engine tells them, else empty."""
+    """Tokens in this piece; their ids where they were asked for and the engine tells them, else empty."""
     data: builtins.bytes
     text_digest: builtins.int
     """Digest of all text up to and including this piece."""
+    more: builtins.bool
+    """The last event in `data` goes on in the next piece, which brings its tokens and digest."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def end(self) -> global___ChoiceEnd:
+        """With the last token: how the answer ended. Whatever is lost after it needs no other node."""
+
     def __init__(
         self,
         *,
@@ -596,8 +665,11 @@ class Piece(google.protobuf.message.Message):
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         data: builtins.bytes = ...,
         text_digest: builtins.int = ...,
+        more: builtins.bool = ...,
+        end: global___ChoiceEnd | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "first_index", b"first_index", "sequence", b"sequence", "stream", b"stream", "text_digest", b"text_digest", "token_ids", b"token_ids", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["end", b"end"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "end", b"end", "first_index", b"first_index", "more", b"more", "sequence", b"sequence", "stream", b"stream", "text_digest", b"text_digest", "token_ids", b"token_ids", "tokens", b"tokens"]) -> None: ...
 
 global___Piece = Piece
 

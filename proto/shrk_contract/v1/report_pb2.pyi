@@ -238,6 +238,7 @@ class Engine(google.protobuf.message.Message):
     WAITING_FIELD_NUMBER: builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
+    LIFE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Unique on the node, stable over restarts of the engine."""
     model: builtins.str
@@ -248,6 +249,8 @@ class Engine(google.protobuf.message.Message):
     context_tokens: builtins.int
     progress: builtins.float
     """0 to 1 while loading; absent where the engine does not tell."""
+    life: builtins.int
+    """Counts its starts since the agent's own: what one life could not do, the next may."""
     @property
     def status(self) -> global___Status: ...
     @property
@@ -267,9 +270,10 @@ class Engine(google.protobuf.message.Message):
         waiting: builtins.int = ...,
         context_tokens: builtins.int = ...,
         progress: builtins.float | None = ...,
+        life: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_progress", b"_progress", "pin", b"pin", "progress", b"progress", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_progress", b"_progress", "context_tokens", b"context_tokens", "endpoints", b"endpoints", "id", b"id", "model", b"model", "pin", b"pin", "progress", b"progress", "running", b"running", "slots", b"slots", "status", b"status", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_progress", b"_progress", "context_tokens", b"context_tokens", "endpoints", b"endpoints", "id", b"id", "life", b"life", "model", b"model", "pin", b"pin", "progress", b"progress", "running", b"running", "slots", b"slots", "status", b"status", "waiting", b"waiting"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_progress", b"_progress"]) -> typing.Literal["progress"] | None: ...
 
 global___Engine = Engine
@@ -289,6 +293,7 @@ class Pin(google.protobuf.message.Message):
     CHAT_TEMPLATE_DIGEST_FIELD_NUMBER: builtins.int
     TOOL_PARSER_FIELD_NUMBER: builtins.int
     REASONING_PARSER_FIELD_NUMBER: builtins.int
+    RUNNER_FIELD_NUMBER: builtins.int
     engine: builtins.str
     engine_version: builtins.str
     model_revision: builtins.str
@@ -298,6 +303,8 @@ class Pin(google.protobuf.message.Message):
     chat_template_digest: builtins.str
     tool_parser: builtins.str
     reasoning_parser: builtins.str
+    runner: builtins.str
+    """How noise is drawn: "v2" by position, so that an equal seed goes on equally; else by sequence."""
     def __init__(
         self,
         *,
@@ -310,8 +317,9 @@ class Pin(google.protobuf.message.Message):
         chat_template_digest: builtins.str = ...,
         tool_parser: builtins.str = ...,
         reasoning_parser: builtins.str = ...,
+        runner: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chat_template_digest", b"chat_template_digest", "dtype", b"dtype", "engine", b"engine", "engine_version", b"engine_version", "model_revision", b"model_revision", "quantisation", b"quantisation", "reasoning_parser", b"reasoning_parser", "tokenizer_digest", b"tokenizer_digest", "tool_parser", b"tool_parser"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat_template_digest", b"chat_template_digest", "dtype", b"dtype", "engine", b"engine", "engine_version", b"engine_version", "model_revision", b"model_revision", "quantisation", b"quantisation", "reasoning_parser", b"reasoning_parser", "runner", b"runner", "tokenizer_digest", b"tokenizer_digest", "tool_parser", b"tool_parser"]) -> None: ...
 
 global___Pin = Pin
 

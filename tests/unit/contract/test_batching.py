@@ -108,3 +108,21 @@ async def test_a_patient_frame_leaves_by_itself_when_no_other_comes() -> None:
     await outbox.flushed()
     writer.cancel()
     assert wire.batches == [[1]]
+
+
+async def test_a_beat_with_nothing_to_say_is_an_empty_batch_and_with_something_none_of_its_own() -> None:
+    wire = Wire()
+    outbox: Outbox[int] = Outbox(wire.write)
+    writer = asyncio.create_task(outbox.run())
+    outbox.beat()
+    outbox.beat()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert wire.batches == [[]]
+    outbox.send(1)
+    outbox.beat()
+    await outbox.flushed()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    writer.cancel()
+    assert wire.batches == [[], [1]]

@@ -20,8 +20,8 @@ from shrk_node_agent.engine.simulated.engine_room import (
 from shrk_node_agent.engine.simulated.errors import Refusal, json_response
 from shrk_node_agent.engine.simulated.requests import ChatRequest, NamedTool
 from shrk_node_agent.engine.simulated.sequences import Sampling, Token
-from shrk_node_agent.engine.simulated.streams import DONE, EventStream
-from shrk_node_agent.engine.simulated.tool_calls import Piece, ToolCallReader, read_whole
+from shrk_node_agent.engine.simulated.streams import DONE, EventStream, marred
+from shrk_node_agent.engine.simulated.tool_calls import Piece, ToolCallReader, whole_call
 
 
 async def serve_chat(room: EngineRoom, request: web.Request) -> web.StreamResponse:
@@ -110,23 +110,12 @@ def completion_body(
 
 
 def _whole_choice(chat: ChatRequest, index: int, choice: Choice) -> dict[str, Any]:
-    content, call = read_whole(choice.text) if calls_tools(chat) else (choice.text, None)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": content,
-        "refusal": None,
-        "annotations": None,
-        "audio": None,
-        "function_call": None,
-    }
+    message = message_of(chat, choice.text)
     finish = choice.finish_reason
-    if call is not None:
-        if chat.tool_choice not in (None, "auto"):
-            message["content"] = ""
-        function = {"name": call.name, "arguments": call.arguments}
-        message["tool_calls"] = [{"id": call_id(), "type": "function", "function": function}]
-        finish = finish_with_call(chat) if finish == "stop" else finish
-    message["reasoning"] = None
+    if "tool_calls" in message:
+        # Where the model was free to call, vLLM says so even where the length cut what came after the call.
+        free = chat.tool_choice in (None, "auto")
+        finish = "tool_calls" if free else finish_with_call(chat) if finish == "stop" else finish
     return {
         "index": index,
         "message": message,
@@ -136,6 +125,26 @@ def _whole_choice(chat: ChatRequest, index: int, choice: Choice) -> dict[str, An
         "token_ids": choice.ids if chat.return_token_ids else None,
         "routed_experts": None,
     }
+
+
+def message_of(chat: ChatRequest, text: str) -> dict[str, Any]:
+    """The message that a whole answer's text makes: content, or a tool's call."""
+    call = whole_call(text) if calls_tools(chat) else None
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if call is None else None,
+        "refusal": None,
+        "annotations": None,
+        "audio": None,
+        "function_call": None,
+    }
+    if call is not None:
+        if chat.tool_choice not in (None, "auto"):
+            message["content"] = ""
+        function = {"name": call.name, "arguments": call.arguments}
+        message["tool_calls"] = [{"id": call_id(), "type": "function", "function": function}]
+    message["reasoning"] = None
+    return message
 
 
 def call_id() -> str:
@@ -176,23 +185,21 @@ class ChatChunks:
         finished = token.finish_reason is not None
         if not deltas and (self._with_ids or finished):
             deltas = [b"{}"]
-        for position, delta in enumerate(deltas):
-            last = position == len(deltas) - 1
-            events += self._chunk(index, delta, token, last=last)
+        last = len(deltas) - 1
+        chunks = [self._chunk(index, delta, token, last=at == last) for at, delta in enumerate(deltas)]
+        events += marred(b"".join(chunks), token)
         if finished:
             self._left -= 1
             if self._left == 0:
                 events += self._end()
         if events:
-            self._stream.send(events if not token.garbled else events[: len(events) // 2] + b"\n\n")
+            self._stream.send(events)
 
     def _deltas(self, index: int, token: Token) -> list[bytes]:
         if self._readers is None:
             return [b'{"content":%b}' % orjson.dumps(token.text)] if token.text else []
-        pieces = self._readers[index].feed(token.text)
-        if token.finish_reason is not None:
-            pieces += self._readers[index].end()
-        return [self._delta(index, piece) for piece in pieces]
+        # A call that never got its name is not told at all; so the reader's end is not asked for.
+        return [self._delta(index, piece) for piece in self._readers[index].feed(token.text)]
 
     def _delta(self, index: int, piece: Piece) -> bytes:
         if piece.content is not None:

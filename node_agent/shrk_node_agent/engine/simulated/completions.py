@@ -19,7 +19,7 @@ from shrk_node_agent.engine.simulated.engine_room import (
 from shrk_node_agent.engine.simulated.errors import Refusal, json_response
 from shrk_node_agent.engine.simulated.requests import CHOICES_MAX, CompletionRequest
 from shrk_node_agent.engine.simulated.sequences import Sampling, Token
-from shrk_node_agent.engine.simulated.streams import DONE, EventStream
+from shrk_node_agent.engine.simulated.streams import DONE, EventStream, marred
 from shrk_node_agent.engine.simulated.vocabulary import SIZE, decode, encode
 
 
@@ -146,13 +146,13 @@ class CompletionChunks:
         text = decode(prompt) + token.text if first and self._completion.echo else token.text
         events = b""
         if text or token.finish_reason is not None or self._completion.return_token_ids:
-            events = self._chunk(index, text, token, prompt, first=first)
+            events = marred(self._chunk(index, text, token, prompt, first=first), token)
         if token.finish_reason is not None:
             self._left -= 1
             if self._left == 0:
                 events += self._end()
         if events:
-            self._stream.send(events if not token.garbled else events[: len(events) // 2] + b"\n\n")
+            self._stream.send(events)
 
     def _chunk(self, index: int, text: str, token: Token, prompt: list[int], *, first: bool) -> bytes:
         ids = prompt_ids = b"null"

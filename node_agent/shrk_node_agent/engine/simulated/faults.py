@@ -24,6 +24,8 @@ class Kind(StrEnum):
     EMPTY_FINISH = "empty-finish"
     #: One event of the answer is cut off, and the stream goes on.
     BAD_CHUNK = "bad-chunk"
+    #: One event of a stream is written twice; a token that makes no event has none to repeat.
+    REPEAT_CHUNK = "repeat-chunk"
     #: The process is killed by a prompt that holds QUERY_OF_DEATH.
     QUERY_OF_DEATH = "query-of-death"
 

@@ -21,8 +21,8 @@ from shrk_node_agent.engine.simulated.message_requests import (
 )
 from shrk_node_agent.engine.simulated.requests import ChatRequest
 from shrk_node_agent.engine.simulated.sequences import Token
-from shrk_node_agent.engine.simulated.streams import EventStream
-from shrk_node_agent.engine.simulated.tool_calls import Call, Piece, ToolCallReader, read_whole
+from shrk_node_agent.engine.simulated.streams import EventStream, marred
+from shrk_node_agent.engine.simulated.tool_calls import Piece, ToolCallReader, is_json, whole_call
 
 
 async def serve_messages(room: EngineRoom, request: web.Request) -> web.StreamResponse:
@@ -71,7 +71,7 @@ async def _count(room: EngineRoom, asked: CountRequest) -> web.StreamResponse:
 
 
 def _whole_answer(chat: ChatRequest, request_id: str, model: str, prompt_tokens: int, choice: Choice) -> web.Response:
-    call = _whole_call(choice.text) if chats.calls_tools(chat) else None
+    call = whole_call(choice.text) if chats.calls_tools(chat) else None
     reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, called=False, complete=False)
     content: dict[str, Any] = {"type": "text", "text": choice.text}
     if call is not None:
@@ -92,12 +92,6 @@ def _whole_answer(chat: ChatRequest, request_id: str, model: str, prompt_tokens:
     if choice.garbled:
         return web.Response(body=orjson.dumps(told)[:-40], headers={"Content-Type": "application/json"})
     return json_response(told)
-
-
-def _whole_call(text: str) -> Call | None:
-    """The call that a whole answer makes; one that was cut short is text."""
-    _, call = read_whole(text)
-    return call if call and _is_json(text.removeprefix("<tool_call>").removesuffix("</tool_call>")) else None
 
 
 def stop_reason(finish: str, stop: str | None, *, called: bool, complete: bool) -> tuple[str | None, str | None]:
@@ -133,17 +127,17 @@ class MessageEvents:
 
     def on_token(self, index: int, token: Token) -> None:
         """Write what this token brings, and the end of the stream with the last."""
-        events = b"" if self._begun else self._start()
+        opened = b"" if self._begun else self._start()
         self._begun = True
         if token.finish_reason != "abort":
             self._produced += 1
         # A call that never got its name is not told at all; so the reader's end is not asked for.
         pieces = self._reader.feed(token.text) if self._reader else [Piece(content=token.text)]
-        events += b"".join(self._piece(piece) for piece in pieces)
+        events = b"".join(self._piece(piece) for piece in pieces)
         if token.finish_reason is not None:
             events += self._end(token.finish_reason, token.stop_reason)
-        if events:
-            self._stream.send(events if not token.garbled else events[: len(events) // 2] + b"\n\n")
+        if opened or events:
+            self._stream.send(opened + marred(events, token))
 
     def _start(self) -> bytes:
         message: dict[str, Any] = {
@@ -176,7 +170,7 @@ class MessageEvents:
 
     def _end(self, finish: str, stop: str | None) -> bytes:
         called = self._arguments is not None
-        complete = _is_json(self._arguments or "")
+        complete = is_json(self._arguments or "")
         reason, sequence = stop_reason(finish, stop, called=called, complete=complete)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         closed = _event("content_block_stop", index=0) if self._in_block else b""
@@ -198,11 +192,3 @@ def _delta(delta: dict[str, str]) -> bytes:
 
 def _event(name: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps({"type": name, **fields}))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

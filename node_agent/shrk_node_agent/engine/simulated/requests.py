@@ -95,23 +95,11 @@ class Message(BaseModel):
     tool_calls: list[ToolCall] | None = None
 
 
-class GenerationFields(BaseModel):
-    """What all ways of asking for text share."""
+class StreamFields(BaseModel):
+    """Whether an answer is streamed, and how its usage is told then."""
 
-    model: str | None = None
-    request_id: str | None = None
-    n: int | None = 1
-    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
-    stop: str | list[str] | None = None
-    include_stop_str_in_output: bool = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    ignore_eos: bool = False
-    min_tokens: int = 0
-    return_token_ids: bool | None = None
-    response_format: ResponseFormat | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -122,6 +110,23 @@ class GenerationFields(BaseModel):
     def wants_running_usage(self) -> bool:
         """The usage so far in every chunk."""
         return bool(self.wants_usage and self.stream_options and self.stream_options.continuous_usage_stats)
+
+
+class GenerationFields(StreamFields):
+    """What all ways of asking for text share."""
+
+    model: str | None = None
+    request_id: str | None = None
+    n: int | None = 1
+    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
+    stop: str | list[str] | None = None
+    include_stop_str_in_output: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    return_token_ids: bool | None = None
+    response_format: ResponseFormat | None = None
 
 
 class ChatRequest(GenerationFields):
@@ -164,15 +169,13 @@ class SamplingParams(BaseModel):
     structured_outputs: StructuredOutputs | None = None
 
 
-class GenerateRequest(BaseModel):
+class GenerateRequest(StreamFields):
     """`/inference/v1/generate`: token ids in, token ids out."""
 
     token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     sampling_params: SamplingParams
     model: str | None = None
     request_id: str | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
     output_mode: Literal["tokens", "text"] = "tokens"
     return_token_ids: bool | None = None
 
@@ -194,7 +197,7 @@ async def read(request: web.Request, model: type[Model]) -> Model:
 def parse(body: dict[str, Any], model: type[Model]) -> Model:
     """A JSON object as a `model`; Refusal where it is none."""
     try:
-        return model.model_validate(body)
+        return model.model_validate(body, from_attributes=True)  # As FastAPI does: it words one refusal differently.
     except ValidationError as error:
         raise errors.invalid_fields(error) from error
 
@@ -227,9 +230,18 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 def check_chat(chat: ChatRequest) -> None:
     """What vLLM refuses of a chat beyond its types."""
-    _check_stream_options(chat)
+    check_chat_options(chat)
     if not chat.messages:
         raise Refusal("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    for message in chat.messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            if isinstance(part, dict) and part.get("type", "text") not in ("text", "input_text", "refusal"):
+                raise Refusal(f"At most 0 {part.get('type')} item(s) may be provided in one prompt.")
+
+
+def check_chat_options(chat: ChatRequest) -> None:
+    """What vLLM refuses of a chat that is not to be answered (any more), beyond its types."""
+    _check_stream_options(chat)
     if chat.tools == []:
         raise Refusal(
             "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. "
@@ -238,10 +250,6 @@ def check_chat(chat: ChatRequest) -> None:
         )
     if chat.tool_choice not in (None, "none") and not chat.tools:
         raise Refusal("When using `tool_choice`, `tools` must be set. (parameter=tool_choice)", param="tool_choice")
-    for message in chat.messages:
-        for part in message.content if isinstance(message.content, list) else ():
-            if isinstance(part, dict) and part.get("type", "text") not in ("text", "input_text", "refusal"):
-                raise Refusal(f"At most 0 {part.get('type')} item(s) may be provided in one prompt.")
 
 
 def check_completion(completion: CompletionRequest) -> None:

@@ -5,7 +5,6 @@ Nothing is stored, as by vLLM unless it is told to: no response is found later.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,8 +24,8 @@ from shrk_node_agent.engine.simulated.response_requests import (
     read_response,
 )
 from shrk_node_agent.engine.simulated.sequences import Sampling, Token
-from shrk_node_agent.engine.simulated.streams import EventStream
-from shrk_node_agent.engine.simulated.tool_calls import Piece, ToolCallReader, read_whole
+from shrk_node_agent.engine.simulated.streams import EventStream, marred
+from shrk_node_agent.engine.simulated.tool_calls import Piece, ToolCallReader, is_json, read_whole
 
 #: A call that had not got as far as its name; of these vLLM tells nothing in a stream.
 _CALL_BEGINS = "<tool_call>"
@@ -78,7 +77,7 @@ class _Answer:
         """The response to a request that is not streamed."""
         output = []
         call = read_whole(choice.text)[1] if self.calls else None
-        if call is not None and _is_json(call.arguments):
+        if call is not None and is_json(call.arguments):
             output = [_call(f"fc_{secrets.token_hex(8)}", _call_id(), call.name, call.arguments, "completed")]
         elif choice.text:
             output = [_message(f"msg_{secrets.token_hex(8)}", choice.text)]
@@ -151,15 +150,6 @@ def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def _is_json(arguments: str) -> bool:
-    """Whether a call was cut off: vLLM takes such a one for text, as long as it does not stream."""
-    try:
-        json.loads(arguments)
-    except json.JSONDecodeError:
-        return False
-    return True
-
-
 def _call_id() -> str:
     return f"chatcmpl-tool-{secrets.token_hex(8)}"
 
@@ -224,7 +214,7 @@ class ResponseEvents:
             response = self._answer.ended(token.finish_reason, output, self._produced)
             events += done + self._event("response.completed", {"response": response})
         if events:
-            self._stream.send(events if not token.garbled else events[: len(events) // 2] + b"\n\n")
+            self._stream.send(marred(events, token))
 
     def _pieces(self, token: Token) -> list[Piece]:
         if self._reader is None:

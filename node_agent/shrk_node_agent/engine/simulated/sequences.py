@@ -64,6 +64,8 @@ class Token:
     stop_reason: str | None
     #: This event is to be written cut off (a fault).
     garbled: bool = False
+    #: This event is to be written twice (a fault).
+    repeated: bool = False
 
 
 class StopStrings:
@@ -97,7 +99,17 @@ class StopStrings:
 class Answer:
     """One sequence: a prompt being answered. `on_token` is called once a step, synchronously."""
 
-    __slots__ = ("_sampling", "_speaker", "_stops", "blocked", "on_token", "produced", "ready_at", "request_id")
+    __slots__ = (
+        "_sampling",
+        "_speaker",
+        "_stops",
+        "blocked",
+        "on_token",
+        "produced",
+        "prompt_tokens",
+        "ready_at",
+        "request_id",
+    )
 
     def __init__(
         self,
@@ -111,6 +123,7 @@ class Answer:
         self.request_id = request_id
         self.on_token = on_token
         self.blocked = blocked
+        self.prompt_tokens = len(prompt_ids)
         self.produced = 0
         self.ready_at = 0.0
         self._sampling = sampling
@@ -127,6 +140,7 @@ class Answer:
         """Produce one token; True when it was the last."""
         early = bool(faults) and faults.strike(Kind.EMPTY_FINISH, self.produced)
         garbled = bool(faults) and faults.strike(Kind.BAD_CHUNK, self.produced)
+        repeated = bool(faults) and faults.strike(Kind.REPEAT_CHUNK, self.produced)
         token = END if early else self._speaker.next()
         self.produced += 1
         finish: str | None = None
@@ -137,7 +151,7 @@ class Answer:
             finish = "length"
         if finish is not None and stop is None:
             text += self._stops.rest()
-        self.on_token(Token(token, text, finish, stop, garbled))
+        self.on_token(Token(token, text, finish, stop, garbled, repeated))
         return finish is not None
 
     def abort(self) -> None:
@@ -150,6 +164,9 @@ class Stepper:
 
     def __init__(self, slots: int, pace: Pace, faults: Faults, crash: Callable[[], None]) -> None:
         """`crash` kills the process; it is called after the bytes written before have left."""
+        #: Since the engine began: tokens of prompts that got their first answer, and tokens of answers.
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
         self._slots = slots
         self._pace = pace
         self._faults = faults
@@ -236,6 +253,9 @@ class Stepper:
                     self.crash_now()
                 if self._crashed or self._faults.due(Kind.HANG, answer.produced):
                     return moved
+            if answer.produced == 0:
+                self.prompt_tokens += answer.prompt_tokens
+            self.generated_tokens += 1
             if answer.advance(self._faults):
                 del self._running[answer]
             moved = True

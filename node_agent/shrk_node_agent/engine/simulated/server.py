@@ -14,7 +14,16 @@ from typing import Any
 from aiohttp import web
 
 from shrk_node_agent.engine.engine import Task
-from shrk_node_agent.engine.simulated import chat, completions, embeddings, messages, requests, responses, tokens
+from shrk_node_agent.engine.simulated import (
+    chat,
+    completions,
+    derender,
+    embeddings,
+    messages,
+    requests,
+    responses,
+    tokens,
+)
 from shrk_node_agent.engine.simulated.engine_room import VERSION, EngineRoom
 from shrk_node_agent.engine.simulated.errors import Refusal, json_response
 from shrk_node_agent.engine.simulated.faults import Fault, Faults, Kind
@@ -116,8 +125,8 @@ def make_app(room: EngineRoom, task: Task) -> web.Application:
     add("POST", "/v1/completions/render", tokens.render_completion)
     add("POST", "/inference/v1/generate", tokens.generate)
     add("POST", "/inference/v1/abort_requests", tokens.abort)
-    add("POST", "/v1/chat/completions/derender", tokens.derender_chat)
-    add("POST", "/v1/completions/derender", tokens.derender_completion)
+    add("POST", "/v1/chat/completions/derender", derender.derender_chat)
+    add("POST", "/v1/completions/derender", derender.derender_completion)
     return app
 
 
@@ -182,15 +191,18 @@ async def _load(room: EngineRoom, request: web.Request) -> web.StreamResponse:
 
 
 async def _metrics(room: EngineRoom, request: web.Request) -> web.StreamResponse:
-    gauges: dict[str, tuple[str, float]] = {
-        "num_requests_running": ("Number of requests in model execution batches.", room.stepper.running),
-        "num_requests_waiting": ("Number of requests waiting to be processed.", room.stepper.waiting),
-        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", room.stepper.used),
-    }
+    stepper = room.stepper
+    shown: list[tuple[str, str, str, float]] = [
+        ("num_requests_running", "gauge", "Number of requests in model execution batches.", stepper.running),
+        ("num_requests_waiting", "gauge", "Number of requests waiting to be processed.", stepper.waiting),
+        ("kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", stepper.used),
+        ("prompt_tokens_total", "counter", "Number of prefill tokens processed.", stepper.prompt_tokens),
+        ("generation_tokens_total", "counter", "Number of generation tokens processed.", stepper.generated_tokens),
+    ]
     labels = f'{{engine="0",model_name="{room.model}"}}'
     lines = [
-        f"# HELP vllm:{name} {text}\n# TYPE vllm:{name} gauge\nvllm:{name}{labels} {float(value)}\n"
-        for name, (text, value) in gauges.items()
+        f"# HELP vllm:{name} {text}\n# TYPE vllm:{name} {kind}\nvllm:{name}{labels} {float(value)}\n"
+        for name, kind, text, value in shown
     ]
     content_type = "text/plain; version=1.0.0; charset=utf-8"
     return web.Response(body="".join(lines).encode(), headers={"Content-Type": content_type})

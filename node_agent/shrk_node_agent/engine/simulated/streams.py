@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from shrk_node_agent.engine.simulated.sequences import Token
+
 #: Beyond this backlog a sequence stands still until its reader has caught up.
 BACKLOG_BYTES_MAX = 256 * 1024
 
 DONE = b"data: [DONE]\n\n"
+
+_END = b"\n\n"
+
+
+def marred(events: bytes, token: Token) -> bytes:
+    """What one token makes visible, as the faults that strike it leave it: its last event cut off, or told twice."""
+    if not events or not (token.garbled or token.repeated):
+        return events
+    before = events.rfind(_END, 0, -len(_END))
+    begin = 0 if before < 0 else before + len(_END)
+    event = events[begin:]
+    if token.garbled:
+        event = event[: len(event) // 2] + _END
+    return events[:begin] + event * (2 if token.repeated else 1)
 
 
 class EventStream:

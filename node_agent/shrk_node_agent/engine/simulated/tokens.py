@@ -1,4 +1,4 @@
-"""Token ids in, token ids out: render, generate, derender and abort, what continuing a broken stream needs."""
+"""Token ids in, token ids out: render, generate and abort, what continuing a broken stream needs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shrk_node_agent.engine.simulated import completions, errors, requests
 from shrk_node_agent.engine.simulated.engine_room import Choice, EngineRoom, streamed_usage, usage
 from shrk_node_agent.engine.simulated.errors import Refusal, json_response
 from shrk_node_agent.engine.simulated.requests import (
+    COMPLETION_TOKENS_DEFAULT,
     ChatRequest,
     CompletionRequest,
     GenerateRequest,
@@ -22,40 +23,8 @@ from shrk_node_agent.engine.simulated.requests import (
     structured_outputs,
 )
 from shrk_node_agent.engine.simulated.sequences import Sampling, Token
-from shrk_node_agent.engine.simulated.streams import DONE, EventStream
+from shrk_node_agent.engine.simulated.streams import DONE, EventStream, marred
 from shrk_node_agent.engine.simulated.vocabulary import decode, encode
-
-
-class GeneratedChoice(BaseModel):
-    """One choice of a generated answer."""
-
-    token_ids: list[int]
-    finish_reason: str | None = None
-    stop_reason: str | None = None
-
-
-class Generated(BaseModel):
-    """What `generate` answered."""
-
-    request_id: str
-    choices: list[GeneratedChoice]
-
-
-class DerenderChat(BaseModel):
-    """`/v1/chat/completions/derender`."""
-
-    model: str | None = None
-    generate_response: Generated
-    prompt_tokens: int | None = None
-    chat_request: ChatRequest | None = None
-
-
-class DerenderCompletion(BaseModel):
-    """`/v1/completions/derender`."""
-
-    model: str | None = None
-    generate_responses: list[Generated]
-    prompt_tokens: list[int] | None = None
 
 
 class TokenizeRequest(BaseModel):
@@ -107,14 +76,14 @@ def _rendered(
         "temperature": 1.0 if fields.temperature is None else fields.temperature,
         "stop": list(sampling.stop),
         "stop_token_ids": [],
-        "max_tokens": sampling.max_tokens,
         "output_kind": 2,
         "skip_clone": True,
         "bad_words": [],
         "skip_reading_prefix_cache": False,
     }
-    # Only what differs from a default is told, as vLLM does.
+    # Only what differs from a default is told, as vLLM does: so 16 tokens are not, and `generate` knows no bound then.
     told: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens if sampling.max_tokens != COMPLETION_TOKENS_DEFAULT else None,
         "n": fields.n if (fields.n or 1) > 1 else None,
         "seed": fields.seed,
         "top_p": fields.top_p if fields.top_p not in (None, 1) else None,
@@ -230,58 +199,22 @@ class GenerateChunks:
         if token.finish_reason is not None:
             choice["weight_versions"] = _weights(self._produced[index])
             self._left -= 1
-        chunk: dict[str, Any] = {"request_id": self._request_id, "usage": None, "choices": [choice]}
+        told = usage(len(self._wanted.token_ids), self._produced[index]) if self._wanted.wants_running_usage else None
+        chunk: dict[str, Any] = {"request_id": self._request_id, "usage": told, "choices": [choice]}
         chunk["output_mode"] = self._wanted.output_mode
         if not self._begun and self._wanted.return_token_ids:
             chunk["prompt_token_ids"] = self._wanted.token_ids
         self._begun = True
-        events = b"data: %b\n\n" % orjson.dumps(chunk)
-        if token.garbled:
-            events = events[: len(events) // 2] + b"\n\n"
+        events = marred(b"data: %b\n\n" % orjson.dumps(chunk), token)
         self._stream.send(events + (self._end() if self._left == 0 else b""))
 
     def _end(self) -> bytes:
-        options = self._wanted.stream_options
-        if not (options and options.include_usage):
+        if not self._wanted.wants_usage:
             return DONE
         told = orjson.loads(streamed_usage(len(self._wanted.token_ids), sum(self._produced)))
         last = {"request_id": self._request_id, "usage": told, "choices": []}
         last["output_mode"] = self._wanted.output_mode
         return b"data: %b\n\n%b" % (orjson.dumps(last), DONE)
-
-
-async def derender_chat(room: EngineRoom, request: web.Request) -> web.StreamResponse:
-    """What `generate` answered, as the chat would have."""
-    wanted = await requests.read(request, DerenderChat)
-    room.check_model(wanted.model)
-    chat = wanted.chat_request or ChatRequest(messages=[])
-    choices = [_choice_of(choice) for choice in wanted.generate_response.choices]
-    body = chats.completion_body(chat, wanted.generate_response.request_id, room.now(), room.model, [], choices)
-    body["usage"] = usage(wanted.prompt_tokens or 0, sum(len(choice.ids) for choice in choices))
-    body["system_fingerprint"] = None
-    return json_response(body)
-
-
-async def derender_completion(room: EngineRoom, request: web.Request) -> web.StreamResponse:
-    """What `generate` answered, as the completions would have."""
-    wanted = await requests.read(request, DerenderCompletion)
-    room.check_model(wanted.model)
-    counts = wanted.prompt_tokens or [0] * len(wanted.generate_responses)
-    if len(counts) != len(wanted.generate_responses):
-        raise Refusal("prompt_tokens length must equal generate_responses length", param="prompt_tokens")
-    choices = [_choice_of(choice) for answer in wanted.generate_responses for choice in answer.choices]
-    request_id = wanted.generate_responses[0].request_id if wanted.generate_responses else ""
-    plain = CompletionRequest(prompt="-", n=max(1, len(choices)))
-    body = completions.completion_body(plain, request_id, room.now(), room.model, [[]], choices)
-    body["usage"] = usage(sum(counts), sum(len(choice.ids) for choice in choices))
-    body["system_fingerprint"] = None
-    return json_response(body)
-
-
-def _choice_of(generated: GeneratedChoice) -> Choice:
-    completions.id_lists(generated.token_ids)
-    text = decode(generated.token_ids)
-    return Choice(generated.token_ids, text, generated.finish_reason or "stop", generated.stop_reason)
 
 
 async def abort(room: EngineRoom, request: web.Request) -> web.StreamResponse:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 _MARK = "<tool_call>"
+_END_MARK = "</tool_call>"
 _NAME = re.compile(r'<tool_call>\n\{"name": ("(?:[^"\\]|\\.)*")')
 _ARGUMENTS = ', "arguments": '
 
@@ -107,3 +108,18 @@ def read_whole(text: str) -> tuple[str | None, Call | None]:
     if name is None:
         return text, None
     return None, Call(name, "".join(piece.arguments or "" for piece in pieces))
+
+
+def whole_call(text: str) -> Call | None:
+    """The call that a whole answer makes; one that was cut short is text."""
+    _, call = read_whole(text)
+    return call if call and is_json(text.removeprefix(_MARK).partition(_END_MARK)[0]) else None
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON document, whole."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

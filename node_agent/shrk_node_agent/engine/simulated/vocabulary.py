@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 BEGIN, END, SYSTEM, USER, ASSISTANT, TOOL, TOOLS, TOOL_CALL, TOOL_CALL_END, PERIOD, COMMA = range(11)
 ROLES = frozenset({SYSTEM, USER, ASSISTANT, TOOL})
+#: How END looks to those who want to see markers; all others are never generated.
+END_TEXT = "<|end|>"
 #: Ids below are markers that no text encodes to; a byte's id is BYTES + its value.
 BYTES = 16
 #: Each word has FORMS ids from here: "word", " word", "Word", " Word".
@@ -119,3 +121,36 @@ def encode(text: str) -> list[int]:
 def decode(ids: Iterable[int]) -> str:
     """The text of token ids, markers left out; bytes that are no UTF-8 become U+FFFD."""
     return b"".join([ENTRIES[token] for token in ids]).decode("utf-8", "replace")
+
+
+class Decoder:
+    """Decodes ids as they come: a character that is spread over several shows with the last of them.
+
+    Its memory is what vLLM's is, to be carried from call to call: the latest tokens, and how many were shown.
+    """
+
+    def __init__(self, latest: Sequence[str] = (), start: int = 0, shown: int = 0, *, end_shows: bool = False) -> None:
+        """`latest` from `start` on is remembered, `shown` of it as well; `end_shows` makes END_TEXT of END."""
+        self.latest = list(latest)
+        self.start = start
+        self.shown = shown
+        self._end_shows = end_shows
+
+    def add(self, ids: Iterable[int]) -> str:
+        """The text that can be shown by now. Ids that are none, and markers, are passed over."""
+        return "".join([self._add(token) for token in ids])
+
+    def _add(self, token: int) -> str:
+        entry = ENTRIES[token] if 0 <= token < SIZE else b""
+        if token == END and self._end_shows:
+            entry = END_TEXT.encode()
+        if not entry:
+            return ""
+        self.latest.append(entry.decode("latin-1"))
+        text = "".join(self.latest[self.shown :]).encode("latin-1", "replace").decode("utf-8", "replace")
+        if text.endswith("\ufffd"):
+            text = ""
+        else:
+            self.start, self.shown = self.shown, len(self.latest)
+        self.latest, self.shown, self.start = self.latest[self.start :], self.shown - self.start, 0
+        return text

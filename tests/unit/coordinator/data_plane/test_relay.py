@@ -7,16 +7,15 @@ import asyncio
 import aiohttp
 import pytest
 
-from shrk_contract.terms import CREDIT_BYTES, Fault
+from shrk_contract.terms import CREDIT_BYTES
 from shrk_coordinator.data_plane.relay import Patience
-from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.events import FailureDetail
-from support.front import a_front
+from shrk_coordinator.state.journal import Outcome
+from support.front import KEY, a_front
 from support.network import events_of
 
 #: asyncio's own mark at which a transport says that it is full.
 HIGH_WATER = 64 * 1024
-LOST = FailureDetail(Fault.ENGINE, "the engine broke off", code="engine_lost")
+EVENT = b'data: {"choices":[]}\n\n'
 BRIEF = Patience(headers_after=0.02, keep_alive=0.02, caller_stall=0.05)
 
 
@@ -24,9 +23,9 @@ async def test_pieces_reach_the_caller_as_they_come_and_the_end_is_ours() -> Non
     async with a_front() as front:
         asking = asyncio.ensure_future(front.chat())
         attempt = await front.attempt()
-        attempt.say(b'data: {"choices":[]}\n\n')
+        attempt.say(EVENT)
         async with await asking as answer:
-            assert await answer.content.readuntil(b"\n\n") == b'data: {"choices":[]}\n\n'
+            assert await answer.content.readuntil(b"\n\n") == EVENT
             attempt.say(b'data: {"more":1}\n\n')
             assert await answer.content.readuntil(b"\n\n") == b'data: {"more":1}\n\n'
             attempt.end()
@@ -40,12 +39,12 @@ async def test_a_failed_attempt_before_the_first_piece_is_invisible() -> None:
     async with a_front() as front:
         asking = asyncio.ensure_future(front.chat())
         first = await front.attempt()
-        front.driver.post(seen.AttemptFailed(0.0, first.start.stream, LOST))
+        first.fail()
         second = await front.attempt()
         assert second.start.envelope == first.start.envelope
         assert (first.start.attempt, second.start.attempt) == (1, 2)
         first.say(b"data: late words of the first\n\n")
-        second.say(b'data: {"choices":[]}\n\n')
+        second.say(EVENT)
         second.end()
         async with await asking as answer:
             body = await answer.read()
@@ -58,7 +57,7 @@ async def test_a_whole_answer_starts_over_on_another_node_even_when_half_of_it_h
         asking = asyncio.ensure_future(front.chat(stream=False))
         first = await front.attempt()
         first.say(b'{"half":', tokens=0)
-        front.driver.post(seen.AttemptFailed(0.0, first.start.stream, LOST))
+        first.fail()
         second = await front.attempt()
         second.say(b'{"whole":1}', tokens=0)
         second.end()
@@ -66,16 +65,19 @@ async def test_a_whole_answer_starts_over_on_another_node_even_when_half_of_it_h
             assert await answer.json() == {"whole": 1}
 
 
-async def test_a_failure_in_the_middle_is_an_honest_error_without_done() -> None:
-    async with a_front() as front:
+async def test_a_failure_in_the_middle_that_nobody_can_help_is_an_honest_error_without_done() -> None:
+    async with a_front(nodes=("only",)) as front:
         asking = asyncio.ensure_future(front.chat())
         attempt = await front.attempt()
-        attempt.say(b'data: {"choices":[]}\n\n')
+        attempt.say(EVENT)
         async with await asking as answer:
             await answer.content.readuntil(b"\n\n")
-            front.driver.post(seen.AttemptFailed(0.0, attempt.start.stream, LOST))
+            attempt.fail("engine_nonsense")
             events = events_of(await answer.content.read())
-    assert events[-1]["error"]["code"] == "engine_lost"
+    assert "[DONE]" not in events
+    assert events[-1]["error"]["code"] == "stream_lost"
+    assert events[-1]["error"]["type"] == "server_error"
+    assert events[-1]["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_a_slow_start_sends_headers_and_then_signs_of_life() -> None:
@@ -85,7 +87,7 @@ async def test_a_slow_start_sends_headers_and_then_signs_of_life() -> None:
         async with await asking as answer:
             assert answer.status == 200
             assert await answer.content.readuntil(b"\n\n") == b": keep-alive\n\n"
-            attempt.say(b'data: {"choices":[]}\n\n')
+            attempt.say(EVENT)
             attempt.end()
             assert events_of(await answer.content.read())[-1] == "[DONE]"
 
@@ -96,9 +98,9 @@ async def test_an_error_after_the_headers_went_out_is_an_event() -> None:
         attempt = await front.attempt()
         async with await asking as answer:
             await answer.content.readuntil(b"\n\n")
-            front.driver.post(seen.AttemptFailed(0.0, attempt.start.stream, LOST))
+            attempt.fail("engine_nonsense")
             events = events_of(await answer.content.read())
-    assert [e["error"]["code"] for e in events] == ["engine_lost"]
+    assert [e["error"]["code"] for e in events] == ["engine_nonsense"]
 
 
 async def test_a_caller_that_does_not_read_holds_no_more_than_its_credit_and_is_given_up() -> None:
@@ -125,23 +127,42 @@ async def test_a_caller_that_does_not_read_holds_no_more_than_its_credit_and_is_
         writer.close()
 
 
-async def test_a_break_in_the_middle_of_an_event_is_a_broken_body_not_a_false_event() -> None:
+async def test_half_an_event_is_not_said_and_never_becomes_a_false_one() -> None:
     async with a_front() as front:
         asking = asyncio.ensure_future(front.chat())
-        attempt = await front.attempt()
-        attempt.say(b'data: {"choices":[{"del')
+        first = await front.attempt()
+        first.say(EVENT)
         async with await asking as answer:
-            assert await answer.content.readany() == b'data: {"choices":[{"del'
-            front.driver.post(seen.AttemptFailed(0.0, attempt.start.stream, LOST))
-            with pytest.raises(aiohttp.ClientError):
-                await answer.content.read()
+            assert await answer.content.readuntil(b"\n\n") == EVENT
+            first.say(b'data: {"choices":[{"del', tokens=0, more=True)
+            first.lose()
+            second = await front.attempt()
+            second.say(b'data: {"wh', tokens=0, more=True)
+            second.say(b'ole":1}\n\n')
+            second.end()
+            events = events_of(await answer.content.read())
+    assert events[0] == {"whole": 1}
+    assert events[-1] == "[DONE]"
+
+
+async def test_half_an_event_that_nobody_ends_is_left_out_of_an_honest_end() -> None:
+    async with a_front(nodes=("only",)) as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        attempt.say(EVENT)
+        attempt.say(b'data: {"choices":[{"del', tokens=0, more=True)
+        async with await asking as answer:
+            attempt.fail("engine_nonsense")
+            events = events_of(await answer.content.read())
+    assert events[0] == {"choices": []}
+    assert [e["error"]["code"] for e in events[1:]] == ["stream_lost"]
 
 
 async def test_a_surprise_of_ours_in_the_middle_does_not_write_a_second_answer_into_the_first() -> None:
     async with a_front() as front:
         asking = asyncio.ensure_future(front.chat())
         attempt = await front.attempt()
-        attempt.say(b'data: {"choices":[]}\n\n')
+        attempt.say(EVENT)
         async with await asking as answer:
             await answer.content.readuntil(b"\n\n")
             [relay] = front.driver._requests.values()
@@ -197,10 +218,23 @@ async def test_a_body_over_one_part_travels_in_several_frames() -> None:
         front.links.start = start  # type: ignore[method-assign]  # a test's own port
         asking = asyncio.ensure_future(front.chat(user="x" * 200_000))
         attempt = await front.attempt()
-        attempt.say(b'data: {"choices":[]}\n\n')
+        attempt.say(EVENT)
         attempt.end()
         async with await asking as answer:
             await answer.read()
     whole = attempt.start.body + b"".join(frame.body.data for frame in frames[1:])
     assert len(whole) == attempt.start.body_bytes
     assert all(len(frame.body.data) <= 65536 for frame in frames)
+
+
+async def test_a_request_is_written_down_under_its_key_and_its_end_with_its_tokens() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        attempt.say(EVENT, tokens=3)
+        attempt.end()
+        async with await asking as answer:
+            await answer.read()
+        entry = front.driver.state.journal.find(attempt.start.request_id)
+    assert entry is not None
+    assert (entry.key_id, entry.outcome, entry.tokens) == (KEY.id, Outcome.FINISHED, 3)

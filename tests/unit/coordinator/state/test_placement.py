@@ -2,35 +2,93 @@
 
 from __future__ import annotations
 
-from shrk_contract.terms import Endpoint
-from shrk_coordinator.state.placement import Nowhere, Placed, Reason, place, why_not
-from shrk_coordinator.state.roster import Roster
-from support.states import CHAT, a_report
+from shrk_contract.terms import Endpoint, Pin
+from shrk_coordinator.state.placement import NotThatKind, Nowhere, Placed, Reason, Wish, place, why_not
+from shrk_coordinator.state.roster import EngineLife, Offer, Roster
+from support.states import CHAT, OTHER_PIN, PIN, a_report
+
+WISH = Wish("m", CHAT)
 
 
-def a_roster(*nodes: str) -> Roster:
+def a_roster(*nodes: str, pin: Pin = PIN) -> Roster:
     roster = Roster()
-    for link, node_id in enumerate(nodes):
-        roster.report(0.0, roster.link(0.0, node_id, link, 1, "owner"), a_report("m"))
+    for node_id in nodes:
+        add(roster, node_id, pin)
     return roster
+
+
+def add(roster: Roster, node_id: str, pin: Pin = PIN) -> None:
+    node = roster.link(0.0, node_id, len(roster.nodes) + 1, 1, "owner")
+    roster.report(0.0, node, a_report("m", pin=pin))
+
+
+def offer_of(roster: Roster, node_id: str) -> Offer:
+    return roster.nodes[node_id].offers["m"]
+
+
+def lives(roster: Roster, *nodes: str) -> set[EngineLife]:
+    return {offer_of(roster, node).life for node in nodes}
+
+
+def placed(roster: Roster, wish: Wish = WISH) -> str:
+    placement = place(roster, wish)
+    assert isinstance(placement, Placed)
+    return placement.node.node_id
 
 
 def test_every_reason_not_to_ask_a_node_has_a_name() -> None:
     roster = a_roster("a")
     node, offer = next(iter(roster.offers("m")))
-    assert why_not(node, offer, CHAT, ()) is None
-    assert why_not(node, offer, CHAT, {"a"}) is Reason.TRIED
-    assert why_not(node, offer, Endpoint.EMBEDDINGS, ()) is Reason.ENDPOINT
+    assert why_not(node, offer, WISH) is None
+    assert why_not(node, offer, Wish("m", CHAT, pin=PIN)) is None
+    assert why_not(node, offer, Wish("m", CHAT, tried={offer.life})) is Reason.TRIED
+    assert why_not(node, offer, Wish("m", Endpoint.EMBEDDINGS)) is Reason.ENDPOINT
+    assert why_not(node, offer, Wish("m", CHAT, pin=OTHER_PIN)) is Reason.PIN
     node.draining = True
-    assert why_not(node, offer, CHAT, ()) is Reason.DRAINING
+    assert why_not(node, offer, WISH) is Reason.DRAINING
 
 
-def test_a_node_that_was_tried_is_not_asked_again() -> None:
-    placed = place(a_roster("a", "b"), "m", CHAT, {"a"})
-    assert isinstance(placed, Placed)
-    assert placed.node.node_id == "b"
+def test_an_engine_that_was_tried_is_not_asked_again_and_its_next_life_is() -> None:
+    roster = a_roster("a", "b")
+    tried = lives(roster, "a")
+    assert placed(roster, Wish("m", CHAT, tried)) == "b"
+    roster.report(1.0, roster.nodes["a"], a_report("m", pin=PIN, life=1))
+    offer_of(roster, "b").in_flight = 1
+    assert placed(roster, Wish("m", CHAT, tried)) == "a"
+
+
+def test_only_an_engine_of_the_same_kind_is_placed_where_it_must_be() -> None:
+    roster = a_roster("a", "b")
+    add(roster, "other", OTHER_PIN)
+    assert placed(roster, Wish("m", CHAT, pin=OTHER_PIN)) == "other"
+    assert place(roster, Wish("m", CHAT, lives(roster, "other"), OTHER_PIN)) == Nowhere(
+        (("already_tried", 1), ("another_pin", 2))
+    )
+
+
+def test_one_that_has_just_stalled_is_asked_last_however_idle_it_is() -> None:
+    roster = a_roster("a", "b")
+    offer_of(roster, "a").stalled = True
+    offer_of(roster, "b").in_flight = 100
+    assert placed(roster) == "b"
+    assert placed(roster, Wish("m", CHAT, lives(roster, "b"))) == "a"
+
+
+def test_one_that_is_not_heard_is_asked_last_until_it_is_heard() -> None:
+    roster = a_roster("a", "b")
+    roster.nodes["a"].quiet = True
+    offer_of(roster, "b").in_flight = 100
+    assert placed(roster) == "b"
+    assert placed(roster, Wish("m", CHAT, lives(roster, "b"))) == "a"
+    roster.nodes["a"].heard(1.0)
+    assert placed(roster) == "a"
 
 
 def test_when_there_is_nobody_to_ask_the_reasons_are_counted() -> None:
-    assert place(a_roster("a", "b"), "m", CHAT, {"a", "b"}) == Nowhere((("already_tried", 2),))
-    assert place(a_roster(), "m", CHAT, ()) == Nowhere(())
+    roster = a_roster("a", "b")
+    assert place(roster, Wish("m", CHAT, lives(roster, "a", "b"))) == Nowhere((("already_tried", 2),))
+    assert place(a_roster(), WISH) == Nowhere(())
+
+
+def test_a_model_of_another_kind_is_not_merely_busy() -> None:
+    assert place(a_roster("a"), Wish("m", Endpoint.EMBEDDINGS)) == NotThatKind((CHAT,))

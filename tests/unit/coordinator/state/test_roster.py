@@ -55,6 +55,16 @@ def test_only_linked_nodes_can_be_silent() -> None:
     assert [n.node_id for n in roster.silent(SILENCE_SECONDS_MAX + 1)] == ["quiet"]
 
 
+def test_the_silent_are_all_unlinked_together() -> None:
+    roster = Roster()
+    for link, node in enumerate(("a", "b", "c")):
+        roster.report(0.0, roster.link(0.0, node, link, 1, "owner"), a_report("m"))
+    roster.nodes["b"].heard(SILENCE_SECONDS_MAX)
+    assert roster.unlink_silent(SILENCE_SECONDS_MAX + 1) == [0, 2]
+    assert [n.node_id for n, _ in roster.offers("m")] == ["b"]
+    assert roster.unlink_silent(SILENCE_SECONDS_MAX + 1) == []
+
+
 def test_names_that_nobody_serves_make_room_for_those_that_somebody_does() -> None:
     roster = Roster()
     liar = roster.link(0.0, "liar", 1, 1, "owner")
@@ -71,3 +81,49 @@ def test_the_nearest_names_are_those_that_are_served_first() -> None:
     roster.report(0.0, node, a_report("shark-tiny", "whale"))
     assert roster.nearest("shark-tinny") == ("shark-tiny",)
     assert roster.nearest("zzz") == ()
+
+
+def test_a_stall_is_forgotten_with_the_engines_next_life_and_not_with_its_next_report() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "owner")
+    roster.report(0.0, node, a_report("m"))
+    node.offers["m"].stalled = True
+    roster.report(1.0, node, a_report("m"))
+    assert node.offers["m"].stalled
+    roster.report(2.0, node, a_report("m", life=1))
+    assert not node.offers["m"].stalled
+
+
+def test_each_link_and_each_start_of_an_engine_is_a_life_of_its_own() -> None:
+    roster, lives = Roster(), set()
+    for link in (1, 2):
+        node = roster.link(0.0, "a", link, 1, "owner")
+        for life in (0, 1):
+            roster.report(0.0, node, a_report("m", life=life))
+            lives.add(node.offers["m"].life)
+        roster.unlink(node)
+    assert len(lives) == 4
+
+
+def test_a_node_that_dials_again_after_its_drain_takes_work_again() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "owner")
+    node.draining = True
+    assert roster.draining() == [node]
+    roster.unlink(node)
+    assert roster.draining() == []
+    roster.link(1.0, "a", 2, 2, "owner")
+    assert not node.draining
+
+
+def test_whatever_is_heard_from_a_node_ends_its_silence() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "owner")
+    for hear in (
+        lambda: node.heard(1.0),
+        lambda: roster.report(1.0, node, a_report("m")),
+        lambda: roster.link(1.0, "a", 2, 1, "owner"),
+    ):
+        node.heard_at, node.quiet = 0.0, True
+        hear()
+        assert (node.heard_at, node.quiet) == (1.0, False)

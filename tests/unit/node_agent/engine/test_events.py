@@ -1,4 +1,4 @@
-"""An engine's events in the coordinator's envelope."""
+"""What an engine streams: events out of bytes, and tokens counted by both sides."""
 
 from __future__ import annotations
 
@@ -11,116 +11,100 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shrk_contract.terms import Fault
-from shrk_node_agent.attempts import ChoiceEnd, Envelope
-from shrk_node_agent.engine.events import Batch, EngineSentNonsense, EventReader
-
-ENVELOPE = Envelope("chatcmpl-ours", 1234, "asked-for", "call_x_")
+from shrk_node_agent.engine.events import EngineEvents, EngineSentNonsense, Event
 
 
-def chunk(**choice: Any) -> bytes:
-    body = {
-        "id": "chatcmpl-engine",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "engine-name",
-        "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None, **choice}],
-    }
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+def chunk(text: str = "", ids: list[int] | None = None, counted: int | None = None, **delta: Any) -> bytes:
+    """A chat's event; `counted` is the engine's running count."""
+    said = {"content": text, **delta}
+    choice = {"index": 0, "delta": said, "finish_reason": None} | ({} if ids is None else {"token_ids": ids})
+    usage = {} if counted is None else {"usage": {"prompt_tokens": 3, "completion_tokens": counted}}
+    return b"data: " + json.dumps({"choices": [choice], **usage}).encode() + b"\n\n"
 
 
-ROLE = chunk(delta={"role": "assistant", "content": ""})
+def usage(counted: int) -> bytes:
+    return b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":%d}}\n\n' % counted
+
+
+ROLE = chunk(role="assistant", counted=0)
 STREAM = (
-    ROLE
-    + chunk(delta={"content": "Hello"}, token_ids=[5])
-    + chunk(delta={"content": " you"}, token_ids=[6, 7])
-    + chunk(delta={"content": ""}, token_ids=[2], finish_reason="stop", stop_reason=None)
-    + b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
-    + b"data: [DONE]\n\n"
+    *(ROLE, chunk("Hello", [5], 1), chunk(" you", [6, 7], 3), chunk("", [2], 4)),
+    *(usage(4), b"data: [DONE]\n\n"),
 )
 
 
-def a_reader(ids: bool = False, usage: bool = False) -> EventReader:
-    return EventReader(ENVELOPE, caller_wants_ids=ids, caller_wants_usage=usage)
+def read(*events: bytes, one_choice: bool = True) -> list[Event]:
+    return EngineEvents(one_choice=one_choice).read(b"".join(events))
 
 
-def events_of(batch: Batch) -> list[dict[str, Any]]:
-    return [json.loads(event.removeprefix(b"data: ")) for event in batch.events]
+def test_tokens_are_counted_by_their_ids_and_usage_is_as_last_told() -> None:
+    engine = EngineEvents(one_choice=True)
+    events = engine.read(b"".join(STREAM))
+    assert [(event.tokens, event.token_ids) for event in events] == [(0, []), (1, [5]), (2, [6, 7]), (1, [2]), (0, [])]
+    assert (engine.tokens, engine.usage, engine.done) == (4, {"prompt_tokens": 3, "completion_tokens": 4}, True)
 
 
-def test_events_get_our_identity_and_lose_the_engines_token_ids() -> None:
-    batch = a_reader().read(STREAM)
-    events = events_of(batch)
-    assert {(e["id"], e["created"], e["model"]) for e in events} == {("chatcmpl-ours", 1234, "asked-for")}
-    assert b"token_ids" not in batch.part()
-    assert [e["choices"][0]["delta"].get("content") for e in events] == ["", "Hello", " you"]
+@given(cuts=st.lists(st.integers(0, len(b"".join(STREAM))), max_size=20))
+def test_wherever_the_bytes_are_cut_the_same_events_come_out(cuts: list[int]) -> None:
+    stream = b"".join(STREAM)
+    engine = EngineEvents(one_choice=True)
+    points = [0, *sorted(cuts), len(stream)]
+    assert [event for a, b in itertools.pairwise(points) for event in engine.read(stream[a:b])] == read(*STREAM)
+    assert engine.done
 
 
-def test_tokens_are_counted_by_their_ids_the_last_silent_one_included() -> None:
-    batch = a_reader().read(STREAM)
-    assert (batch.tokens, batch.token_ids, batch.ids_known) == (4, [5, 6, 7, 2], True)
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_an_event_that_was_lost_is_noticed_before_anything_after_it_is_passed_on(lost: int) -> None:
+    engine = EngineEvents(one_choice=True)
+    engine.read(b"".join(STREAM[:lost]))
+    with pytest.raises(EngineSentNonsense, match="lost"):
+        engine.read(STREAM[lost + 1])
 
 
-def test_the_end_and_the_usage_are_kept_for_the_coordinator_to_say() -> None:
-    reader = a_reader()
-    batch = reader.read(STREAM)
-    assert reader.done
-    assert reader.ends == (ChoiceEnd(0, "stop", b"null"),)
-    assert reader.usage == {"prompt_tokens": 3, "completion_tokens": 4}
-    assert b'finish_reason":"stop' not in batch.part()
-    assert b"DONE" not in batch.part()
+@pytest.mark.parametrize("twice", [1, 2, 3])
+def test_an_event_that_comes_twice_is_noticed(twice: int) -> None:
+    with pytest.raises(EngineSentNonsense, match="twice"):
+        read(*STREAM[: twice + 1], STREAM[twice])
 
 
-def test_last_words_that_come_with_the_end_are_still_said() -> None:
-    batch = a_reader().read(chunk(delta={"content": "bye"}, token_ids=[9], finish_reason="length"))
-    [event] = events_of(batch)
-    assert event["choices"][0]["delta"]["content"] == "bye"
-    assert event["choices"][0]["finish_reason"] is None
+def test_of_several_events_that_one_token_makes_only_the_last_brings_it() -> None:
+    events = read(ROLE, chunk("a", [], 1), chunk("b", [5], 1))
+    assert [event.tokens for event in events] == [0, 0, 1]
 
 
-def test_a_caller_that_asks_for_ids_and_running_usage_gets_them() -> None:
-    reader = a_reader(ids=True, usage=True)
-    event = json.loads(chunk(delta={"content": "a"}, token_ids=[5])[6:]) | {"usage": {"total_tokens": 1}}
-    [seen] = events_of(reader.read(b"data: " + json.dumps(event).encode() + b"\n\n"))
-    assert seen["choices"][0]["token_ids"] == [5]
-    assert seen["usage"] == {"total_tokens": 1}
+def test_with_several_choices_nothing_is_compared() -> None:
+    assert [event.tokens for event in read(chunk("a", [5], 1), chunk("b", [6], 1), one_choice=False)] == [1, 1]
 
 
-def test_ids_that_come_silently_with_the_end_reach_a_caller_that_asks_for_them() -> None:
-    last = chunk(delta={"content": ""}, token_ids=[2], finish_reason="stop")
-    [seen] = events_of(a_reader(ids=True).read(last))
-    assert seen["choices"][0]["token_ids"] == [2]
-    assert events_of(a_reader(ids=False).read(last)) == []
+def test_where_ids_are_not_told_the_engines_count_is_taken() -> None:
+    events = read(ROLE, chunk("ab", None, 3), chunk("", None, 4))
+    assert [(event.tokens, event.token_ids) for event in events] == [(0, []), (3, None), (1, None)]
 
 
-def test_a_token_without_an_id_makes_the_ids_of_its_piece_useless() -> None:
-    batch = a_reader().read(chunk(delta={"content": "a"}, token_ids=[5]) + chunk(delta={"content": "b"}))
-    assert (batch.tokens, batch.ids_known) == (2, False)
+def test_where_neither_is_told_every_event_that_says_something_is_a_token() -> None:
+    events = read(chunk(role="assistant"), chunk("a"), chunk(""), chunk("", tool_calls=[{"index": 0}]))
+    assert [(event.tokens, event.token_ids) for event in events] == [(0, []), (1, None), (0, []), (1, None)]
 
 
-def test_tool_calls_get_ids_that_do_not_depend_on_the_node() -> None:
-    call = {"index": 1, "id": "chatcmpl-tool-random", "type": "function", "function": {"name": "f"}}
-    [event] = events_of(a_reader().read(chunk(delta={"tool_calls": [call]}, token_ids=[5])))
-    assert event["choices"][0]["delta"]["tool_calls"][0]["id"] == "call_x_0_1"
+def test_a_count_that_goes_back_is_nonsense() -> None:
+    with pytest.raises(EngineSentNonsense):
+        read(ROLE, chunk("a", None, 3), chunk("b", None, 2))
 
 
 def test_an_error_in_the_stream_is_a_failure_with_the_engines_words() -> None:
-    reader = a_reader()
-    reader.read(b'data: {"error": {"message": "boom", "type": "InternalServerError", "code": 500}}\n\n')
-    assert reader.failed is not None
-    assert (reader.failed.fault, reader.failed.message) == (Fault.ENGINE, "boom")
+    engine = EngineEvents(one_choice=True)
+    engine.read(b'data: {"error": {"message": "boom", "type": "InternalServerError", "code": 500}}\n\n')
+    assert engine.failed is not None
+    assert (engine.failed.fault, engine.failed.message) == (Fault.ENGINE, "boom")
 
 
-@pytest.mark.parametrize("nonsense", [b"data: {\n\n", b"data: 5\n\n", b'data: {"choices": 7}\n\n', b"data: {}\n\n"])
-def test_what_cannot_be_read_is_named_nonsense_and_never_sent_on(nonsense: bytes) -> None:
+@pytest.mark.parametrize(
+    "nonsense", [b"{", b"5", b'{"choices": 7}', b"{}", b'{"choices": [7]}', b'{"choices": [{"token_ids": 7}]}']
+)
+def test_what_cannot_be_read_is_named_nonsense(nonsense: bytes) -> None:
     with pytest.raises(EngineSentNonsense):
-        a_reader().read(nonsense)
+        read(b"data: " + nonsense + b"\n\n")
 
 
-@given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=20))
-def test_wherever_the_stream_is_cut_the_same_comes_out(cuts: list[int]) -> None:
-    reader = a_reader()
-    points = [0, *sorted(cuts), len(STREAM)]
-    batches = [reader.read(STREAM[a:b]) for a, b in itertools.pairwise(points)]
-    assert b"".join(b.part() for b in batches) == a_reader().read(STREAM).part()
-    assert [i for b in batches for i in b.token_ids] == [5, 6, 7, 2]
-    assert reader.done
+def test_comments_between_events_are_passed_over() -> None:
+    assert len(read(b": still here\n\n", *STREAM)) == 5

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from shrk_contract.terms import DENIED_FIELDS, Endpoint, Fault
 from shrk_node_agent.attempts import ChoiceEnd, Credit, Envelope, Order
 from shrk_node_agent.engine import exchange
 from shrk_node_agent.engine.exchange import IDLE_SECONDS_MAX, EngineClient
+from shrk_node_agent.engine.text_digest import TextDigest
 from support.played_engine import (
     DONE,
     Heard,
@@ -32,13 +34,14 @@ from support.simulated_engine import until
 ENVELOPE = Envelope("chatcmpl-ours", 1234, "asked-for", "call_x_")
 ROLE = chat_event("", role="assistant")
 END = chat_event("", 2, end="stop")
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+CHOICE_END = ChoiceEnd(0, "stop")
+USAGE = {"prompt_tokens": 3, "completion_tokens": 3}
 #: VLLM_HTTP_TIMEOUT_KEEP_ALIVE's default.
 VLLM_IDLE_SECONDS = 5
 
 
 def order(endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, *, stream: bool = True, **body: Any) -> Order:
-    return Order(endpoint, "asked-for", stream, ENVELOPE, json.dumps(body).encode())
+    return Order(endpoint, "asked-for", stream, ENVELOPE, json.dumps(body).encode(), tell_ids=True)
 
 
 @asynccontextmanager
@@ -70,7 +73,7 @@ def a_chat(content: str = "hi", end: str | None = "stop", **more: Any) -> dict[s
 async def test_a_stream_is_told_piece_by_piece_in_our_envelope_and_then_finished() -> None:
     play = streaming(ROLE, chat_event("a", 5), chat_event("b", 6), END, event(choices=[], usage=USAGE), DONE)
     heard = await asked(play, order())
-    assert [(tokens, ids) for tokens, ids, _ in heard.pieces] == [(1, (5,)), (1, (6,)), (1, (2,))]
+    assert [(piece.tokens, piece.token_ids) for piece in heard.pieces] == [(1, (5,)), (1, (6,)), (1, (2,))]
     assert b'"id":"chatcmpl-ours"' in heard.part
     assert heard.finished is not None
     assert (heard.finished.choices, heard.finished.usage) == ((ChoiceEnd(0, "stop"),), USAGE)
@@ -78,8 +81,8 @@ async def test_a_stream_is_told_piece_by_piece_in_our_envelope_and_then_finished
 
 async def test_the_role_waits_for_the_first_token_and_goes_out_with_it() -> None:
     heard = await asked(streaming(ROLE, chat_event("a", 5), END, DONE), order())
-    assert heard.pieces[0][0] == 1
-    assert b"assistant" in heard.pieces[0][2]
+    assert heard.pieces[0].tokens == 1
+    assert b"assistant" in heard.pieces[0].part
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ async def test_a_stream_that_fails_before_its_first_token_binds_the_caller_to_no
 async def test_an_answer_without_a_single_token_still_says_its_role() -> None:
     heard = await asked(streaming(ROLE, chat_event("", end="stop"), DONE), order())
     assert heard.finished is not None
-    assert [tokens for tokens, _, _ in heard.pieces] == [0]
+    assert [piece.tokens for piece in heard.pieces] == [0]
     assert b"assistant" in heard.part
 
 
@@ -114,7 +117,7 @@ async def test_a_stream_that_does_not_end_well_is_the_engines_failure(parts: lis
     heard = await asked(streaming(*parts), order())
     assert heard.failed is not None
     assert (heard.failed.fault, heard.failed.code) == (Fault.ENGINE, code)
-    assert [ids for _, ids, _ in heard.pieces] == [(5,)]
+    assert [piece.token_ids for piece in heard.pieces] == [(5,)]
 
 
 async def test_an_error_in_the_middle_keeps_the_engines_words() -> None:
@@ -152,16 +155,110 @@ async def test_ids_are_always_asked_for_and_shown_only_to_callers_who_want_them(
         heard = Heard()
         await client.answer(order(return_token_ids=wanted), heard)
     assert engine.asked[0]["return_token_ids"] is True
-    assert engine.asked[0]["stream_options"] == {"include_usage": True}
-    assert [ids for _, ids, _ in heard.pieces] == [(5,), (2,)]
+    assert engine.asked[0]["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert [piece.token_ids for piece in heard.pieces] == [(5,), (2,)]
     assert (b'"prompt_token_ids":[1,2]' in heard.part, b'"token_ids":[2]' in heard.part) == (wanted, wanted)
 
 
 async def test_running_usage_is_shown_to_callers_who_ask_for_it() -> None:
-    first = event(choices=[{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], usage=USAGE)
-    asking = order(stream_options={"continuous_usage_stats": True})
-    heard = await asked(streaming(first, END, DONE), asking)
-    assert b'"usage"' in heard.part
+    first = event(choices=[{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], usage={"completion_tokens": 1})
+    for wanted in (True, False):
+        heard = await asked(streaming(first, END, DONE), order(stream_options={"continuous_usage_stats": wanted}))
+        assert (b'"usage"' in heard.part) == wanted
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_the_prompt_and_ids_are_told_to_a_coordinator_that_wants_them(wanted: bool) -> None:
+    first = event(choices=[{"index": 0, "delta": {"role": "assistant"}}], prompt_token_ids=[1, 2])
+    asking = replace(order(), tell_ids=wanted)
+    heard = await asked(streaming(first, chat_event("a", 5), END, DONE), asking)
+    assert heard.prompts == ([(1, 2)] if wanted else [])
+    assert [(piece.tokens, piece.token_ids) for piece in heard.pieces] == [
+        (1, ids) for ids in (((5,), (2,)) if wanted else ((), ()))
+    ]
+
+
+async def test_of_tokens_whose_ids_the_engine_does_not_tell_only_the_number_is_told() -> None:
+    heard = await asked(streaming(ROLE, chat_event("a", 5) + chat_event("b"), END, DONE), order())
+    assert [(piece.tokens, piece.token_ids) for piece in heard.pieces] == [(2, ()), (1, (2,))]
+
+
+async def test_every_piece_says_what_has_been_said_up_to_it() -> None:
+    heard = await asked(streaming(ROLE, chat_event("a", 5), chat_event("b", 6), END, DONE), order())
+    digest, expected = TextDigest(), []
+    for text in ("a", "b", ""):
+        digest.add("content", text)
+        expected.append(digest.value)
+    assert [piece.text_digest for piece in heard.pieces] == expected
+
+
+async def test_the_end_comes_with_the_last_token_or_right_after_it() -> None:
+    for ending, end in (([END], [None, CHOICE_END]), ([chat_event("", end="length")], [None, ChoiceEnd(0, "length")])):
+        heard = await asked(streaming(ROLE, chat_event("a", 5), *ending, DONE), order())
+        assert [piece.end for piece in heard.pieces] == end
+    assert (heard.pieces[-1].tokens, heard.pieces[-1].part) == (0, b"")
+
+
+async def test_of_several_choices_no_piece_tells_an_end_or_a_digest() -> None:
+    other = event(choices=[{"index": 1, "delta": {"content": "x"}, "token_ids": [6], "finish_reason": "stop"}])
+    heard = await asked(streaming(ROLE, chat_event("a", 5), END, other, DONE), order(n=2))
+    assert {(piece.end, piece.text_digest) for piece in heard.pieces} == {(None, 0)}
+    assert heard.finished is not None
+    assert [end.index for end in heard.finished.choices] == [0, 1]
+
+
+async def test_a_choice_gets_its_number_among_all_that_were_asked_for() -> None:
+    third = replace(order(), envelope=replace(ENVELOPE, choice_index=2))
+    for play, asking in (
+        (streaming(ROLE, chat_event("a", 5), END, DONE), third),
+        (whole(a_chat(tool_calls=[])), replace(third, streaming=False)),
+    ):
+        heard = await asked(play, asking)
+        assert heard.finished is not None
+        assert [end.index for end in heard.finished.choices] == [2]
+        assert b'"index":2' in heard.part
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("own", "used"), [({}, 7), ({"seed": None}, 7), ({"seed": 0}, 0), ({"seed": 5}, 5)])
+async def test_a_request_without_a_seed_gets_the_orders(stream: bool, own: dict[str, Any], used: int) -> None:
+    play = streaming(chat_event("a", 5), END, DONE) if stream else whole(a_chat())
+    async with a_client(play) as (client, engine):
+        await client.answer(replace(order(stream=stream, **own), seed=7), Heard())
+    assert engine.asked[0]["seed"] == used
+
+
+async def test_embeddings_and_orders_without_one_get_no_seed() -> None:
+    for asking in (replace(order(Endpoint.EMBEDDINGS, stream=False), seed=7), order(stream=False)):
+        async with a_client(whole(a_chat())) as (client, engine):
+            await client.answer(asking, Heard())
+        assert "seed" not in engine.asked[0]
+
+
+async def test_a_completion_that_begins_with_its_prompt_is_not_asked_for_ids() -> None:
+    said = event(choices=[{"index": 0, "text": "hi there", "finish_reason": None}], usage={"completion_tokens": 2})
+    async with a_client(streaming(said, END, DONE)) as (client, engine):
+        heard = Heard()
+        await client.answer(order(Endpoint.COMPLETIONS, echo=True), heard)
+    assert "return_token_ids" not in engine.asked[0]
+    assert (heard.pieces[0].tokens, heard.pieces[0].token_ids) == (2, ())
+
+
+def counted(event: bytes, tokens: int) -> bytes:
+    """An event with the engine's count of all tokens so far."""
+    return event[:-3] + b', "usage": {"completion_tokens": %d}}\n\n' % tokens
+
+
+@pytest.mark.parametrize(
+    "read",
+    [counted(chat_event("b", 6), 2) * 2, counted(chat_event("c", 7), 3)],
+    ids=["an event twice", "an event lost"],
+)
+async def test_nothing_of_a_read_is_passed_on_in_which_tokens_are_missing_or_doubled(read: bytes) -> None:
+    heard = await asked(streaming(ROLE, counted(chat_event("a", 5), 1), read, DONE), order())
+    assert heard.failed is not None
+    assert (heard.failed.fault, heard.failed.code) == (Fault.ENGINE, "engine_nonsense")
+    assert [piece.token_ids for piece in heard.pieces] == [(5,)]
 
 
 # --- whole answers ---------------------------------------------------------------------------------

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
 from shrk_node_agent.engine.engine import Task
 from shrk_node_agent.engine.simulated.embeddings import embed
-from shrk_node_agent.engine.simulated.faults import Fault, Kind
 from shrk_node_agent.engine.simulated.language import answer
 from shrk_node_agent.engine.simulated.prompts import render_chat
 from shrk_node_agent.engine.simulated.sequences import Pace
@@ -25,7 +23,6 @@ from shrk_node_agent.engine.simulated.vocabulary import decode, encode
 from support.simulated_engine import (
     CREATED,
     MODEL,
-    SimulatedEngine,
     events_of,
     simulated_engine,
     text_of,
@@ -130,6 +127,25 @@ async def test_a_tool_call_that_is_cut_off_has_as_much_as_was_said() -> None:
     assert whole["choices"][0]["message"]["content"].startswith("<tool_call>")
 
 
+@pytest.mark.parametrize("said", range(1, 8))
+async def test_of_a_call_that_never_got_its_name_a_stream_says_nothing(said: int) -> None:
+    async with simulated_engine() as engine:
+        events = await engine.chat_events("weather?", tools=[WEATHER], max_tokens=said)
+    assert [choice["delta"] for event in events[1:] for choice in event["choices"]] == [{}]
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_call_that_is_whole_ends_a_whole_answer_even_where_the_length_cut_it() -> None:
+    call = answer(render_chat([{"role": "user", "content": "weather?"}], [WEATHER]), max_tokens=200)
+    async with simulated_engine() as engine:
+        choices = [
+            (await engine.chat("weather?", tools=[WEATHER], max_tokens=tokens))["choices"][0]
+            for tokens in (len(call) - 3, len(call) - 4)
+        ]
+    assert [choice["finish_reason"] for choice in choices] == ["tool_calls", "length"]
+    assert ["tool_calls" in choice["message"] for choice in choices] == [True, False]
+
+
 async def test_json_mode_answers_json_that_keeps_to_the_schema() -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     form = {"type": "json_schema", "json_schema": {"name": "user", "schema": schema}}
@@ -166,26 +182,6 @@ async def test_embeddings_are_unit_vectors_and_base64_holds_the_same() -> None:
     unpacked = struct.unpack(f"<{len(vector)}f", base64.b64decode(packed["data"][0]["embedding"]))
     assert unpacked == pytest.approx(vector)
     assert chat == {"detail": "Not Found"}
-
-
-@pytest.mark.parametrize("tools", [None, [WEATHER]])
-async def test_a_chat_goes_on_from_its_ids_at_any_point(tools: list[Any] | None) -> None:
-    request = {"model": MODEL, "messages": [{"role": "user", "content": "weather?"}], "temperature": 0}
-    request |= {"tools": tools} if tools else {}
-    async with simulated_engine() as engine:
-        whole = await engine.post("/v1/chat/completions", **request)
-        rendered = await engine.post("/v1/chat/completions/render", **request)
-        full = await engine.post("/inference/v1/generate", **rendered)
-        ids = full["choices"][0]["token_ids"]
-        for cut in (1, 5, len(ids) - 1):
-            resumed = rendered | {"token_ids": rendered["token_ids"] + ids[:cut], "request_id": f"cut-{cut}"}
-            rest = await engine.post("/inference/v1/generate", **resumed)
-            assert rest["choices"][0]["token_ids"] == ids[cut:]
-        derendered = await engine.post("/v1/chat/completions/derender", generate_response=full, chat_request=request)
-    said, again = (body["choices"][0]["message"] for body in (whole, derendered))
-    assert again["content"] == said["content"]
-    calls = [[call["function"] for call in message.get("tool_calls", [])] for message in (said, again)]
-    assert calls[0] == calls[1]
 
 
 async def test_json_mode_starts_again_when_it_is_continued() -> None:
@@ -243,49 +239,17 @@ async def test_the_load_is_told_while_it_lasts() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def arm(engine: SimulatedEngine, **fault: Any) -> Any:
-    return await engine.post("/simulated/faults", **fault)
-
-
-async def test_faults_are_armed_listed_and_cleared() -> None:
-    async with simulated_engine(Plan(MODEL, faults=(Fault(Kind.SLOW, 9),))) as engine:
-        armed = await arm(engine, kind="empty-finish", times=1)
-        assert [fault["kind"] for fault in armed["faults"]] == ["slow", "empty-finish"]
-        empty = await engine.chat_events("hello")
-        async with engine.session.delete("/simulated/faults") as response:
-            assert await response.json() == {"faults": []}
-    assert text_of(empty) == ""
-    assert empty[-1]["choices"][0]["finish_reason"] == "stop"
-
-
-@pytest.mark.parametrize(
-    ("fault", "param"), [({"kind": "x"}, "kind"), ({"kind": "hang", "token": -1}, "token"), ({}, "kind")]
-)
-async def test_a_fault_that_is_none_is_refused_by_name(fault: dict[str, Any], param: str) -> None:
+async def test_what_was_read_and_what_was_said_is_counted() -> None:
+    prompt = render_chat([{"role": "user", "content": "hello"}])
     async with simulated_engine() as engine:
-        assert (await arm(engine, **fault))["error"]["param"] == param
-
-
-async def test_a_bad_chunk_is_one_event_that_is_no_json() -> None:
-    async with simulated_engine() as engine:
-        await arm(engine, kind="bad-chunk", token=3)
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": True}
-        async with engine.session.post("/v1/chat/completions", json=body) as response:
-            stream = await response.read()
-    with pytest.raises(orjson.JSONDecodeError):
-        events_of(stream)
-    bad = [event for event in stream.split(b"\n\n")[:-2] if not event.endswith(b"}")]
-    assert len(bad) == 1
-
-
-async def test_a_query_of_death_crashes_an_armed_engine_only() -> None:
-    async with simulated_engine() as engine:
-        assert "choices" in await engine.chat("a query of death")
-        await arm(engine, kind="query-of-death")
-        assert "choices" in await engine.chat("harmless")
-        asked = asyncio.create_task(engine.chat("a query of death"))
-        await engine.crashed.wait()
-        asked.cancel()
+        await engine.chat("hello")
+        await engine.chat_events("hello", n=2, temperature=1, max_tokens=5)
+        async with engine.session.get("/metrics") as response:
+            metrics = await response.text()
+    labels = f'{{engine="0",model_name="{MODEL}"}}'
+    assert "# TYPE vllm:generation_tokens_total counter\n" in metrics
+    assert f"vllm:generation_tokens_total{labels} {len(answer(prompt)) + 10:.1f}\n" in metrics
+    assert f"vllm:prompt_tokens_total{labels} {3 * len(prompt):.1f}\n" in metrics
 
 
 async def test_a_reader_who_does_not_read_stops_his_stream_within_the_backlog() -> None:

@@ -17,7 +17,7 @@ def test_only_what_is_set_is_said() -> None:
         *(sys.executable, "-P", "-m", "shrk_node_agent.engine.simulated"),
         *("--uds", "/s", "--model", "m", "--task", "generate", "--slots", "3"),
     )
-    assert (it.pin.engine, it.source) == ("sim", None)
+    assert (it.pin.engine, it.pin.runner, it.source) == ("sim", "v2", None)
 
 
 def test_task_context_and_speed_are_passed_on() -> None:

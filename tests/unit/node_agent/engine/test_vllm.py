@@ -9,6 +9,7 @@ import pytest
 
 from shrk_node_agent.engine.engine import EngineSpec, Task
 from shrk_node_agent.engine.launch import Launch
+from shrk_node_agent.engine.output import EngineOutput
 from shrk_node_agent.engine.vllm import VllmSettings, installed, launch
 
 VENV = Path("/opt/engine")
@@ -113,3 +114,16 @@ def test_an_installed_version_is_read_from_file_names_alone(tmp_path: Path, dist
 def test_a_path_with_nothing_at_it_is_no_reason_to_ask_the_network_either() -> None:
     assert made(source="/no/where").env["HF_HUB_OFFLINE"] == "1"
     assert value(made(source="~/models/x"), "--model") == str(Path.home() / "models" / "x")
+
+
+def test_its_runner_is_the_older_one_unless_its_log_says_otherwise(tmp_path: Path) -> None:
+    assert made().pin.runner == "v1"
+    said = "(Worker pid=7) INFO 11-20 15:38:09 [gpu_worker.py:518] Using V2 Model Runner\n"
+    warned = (
+        "WARNING 11-20 15:38:08 [vllm.py:725] Model Runner V2 requires Triton; using the V1 model runner instead.\n"
+    )
+    for line, runner in ((said, {"runner": "v2"}), (warned, {})):
+        output = EngineOutput(made(), tmp_path / "e.log")
+        output.feed(line.encode())
+        output.close()
+        assert output.pin_parts == runner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from shrk_contract.terms import HEARTBEAT_SECONDS
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import Refusal
 from shrk_node_agent.attempts import AttemptSink, Order
-from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState, _end_call
+from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState, _end_call, beat
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.state.backoff import STEADY_LINK_SECONDS
 from shrk_node_agent.state.events import AttemptKey
@@ -221,3 +223,66 @@ async def test_a_dialler_can_be_stopped_while_its_link_is_up(tmp_path: Path) -> 
         async with dialling(coordinator, desk):
             await up.wait()
         assert (len(desk.lost), desk.pauses) == (1, [])
+
+
+async def test_a_node_that_is_busy_and_silent_sends_empty_batches(tmp_path: Path) -> None:
+    said = asyncio.Queue[list[link_pb2.NodeFrame]]()
+
+    async def welcome(node: NodesEnd) -> None:
+        start = link_pb2.Start(stream=7, endpoint=CHAT, model="m", body_bytes=2, body=b"{}")
+        await node.send(WELCOME, Frame(start=start))
+        await node.frames()  # its first report
+        while True:
+            said.put_nowait(await node.frames())
+
+    desk = Desk(1)
+    async with raw_coordinator(tmp_path, welcome) as coordinator, dialling(coordinator, desk, monotonic=time.monotonic):
+        assert [await said.get(), await said.get()] == [[], []]
+        assert (len(desk.orders), coordinator.links) == (1, 1)
+
+
+class _Over(Exception):
+    """A minute has passed."""
+
+
+async def beats_of_a_minute(busy: Callable[[float], bool], sends_every: float) -> list[float]:
+    """When a link beats, in played time; something else is sent again and again."""
+    now, sent, beats = 0.0, 0.0, []
+
+    def silence() -> float:
+        nonlocal sent
+        while sent + sends_every <= now:
+            sent += sends_every
+        return now - max([sent, *beats[-1:]])
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        assert seconds > 0
+        now += seconds
+        if now >= 60:
+            raise _Over
+
+    with pytest.raises(_Over):
+        await beat(lambda: busy(now), silence, lambda: beats.append(now), pause)
+    return beats
+
+
+async def test_a_busy_link_that_says_nothing_else_beats_once_in_a_heartbeat() -> None:
+    beats = await beats_of_a_minute(lambda now: True, sends_every=1e9)
+    assert beats == [HEARTBEAT_SECONDS * n for n in range(1, 60)]
+
+
+async def test_a_busy_link_that_says_enough_does_not_beat() -> None:
+    assert await beats_of_a_minute(lambda now: True, sends_every=0.75 * HEARTBEAT_SECONDS) == []
+
+
+async def test_a_busy_link_that_says_little_beats_in_between_and_is_never_silent_for_longer() -> None:
+    every = 2.5 * HEARTBEAT_SECONDS
+    beats = await beats_of_a_minute(lambda now: True, sends_every=every)
+    said = sorted([*beats, *(every * n for n in range(int(60 / every)))])
+    assert max(later - earlier for earlier, later in itertools.pairwise(said)) <= HEARTBEAT_SECONDS
+
+
+async def test_an_idle_link_does_not_beat_and_begins_when_it_has_work() -> None:
+    beats = await beats_of_a_minute(lambda now: now >= 30.5, sends_every=1e9)
+    assert beats[0] == 31

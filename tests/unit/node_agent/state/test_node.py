@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from shrk_contract.terms import Endpoint, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.effects import Effect
+from shrk_node_agent.state.engines import HUNG
 from shrk_node_agent.state.node import WAITING_MAX, NodeState
 
 CHAT, EMBEDDINGS = Endpoint.CHAT_COMPLETIONS, Endpoint.EMBEDDINGS
@@ -112,3 +116,72 @@ def test_progress_is_told_once_for_each_change(node: NodeState) -> None:
     assert node.handle(progress) == [do.TellStatus()]
     assert node.handle(progress) == []
     assert node.status()[0] is State.ONLINE
+
+
+def ticks(node: NodeState, began: float, seconds: float) -> list[Effect]:
+    """All that the ticks of this time ask for."""
+    times = [began + 0.25 * n for n in range(int(seconds / 0.25))]
+    return [effect for now in times for effect in node.handle(seen.Tick(now))]
+
+
+def test_an_engine_that_gives_no_token_is_looked_at_asked_and_ended_in_this_order(node: NodeState) -> None:
+    node.handle(seen.AttemptAsked(1.0, (1, 1), "m", CHAT))
+    effects = ticks(node, 1.0, 20)
+    kinds = [type(effect) for effect in effects]
+    assert effects[-2:] == [do.RestartEngine("m", HUNG), do.TellStatus()]
+    assert set(kinds[:-2]) == {do.ReadFigures, do.AskCanary}
+    assert kinds.index(do.ReadFigures) < kinds.index(do.AskCanary)
+
+
+def test_nothing_is_placed_in_an_engine_that_is_being_ended(node: NodeState) -> None:
+    node.handle(seen.AttemptAsked(1.0, (1, 1), "m", CHAT))
+    before = node.revision
+    ticks(node, 1.0, 20)
+    assert node.revision == before + 1, "it is told at once"
+    [refused] = node.handle(seen.AttemptAsked(21.0, (1, 2), "m", CHAT))
+    assert isinstance(refused, do.RejectAttempt)
+    report = next(r for r in node.reports(21.0, 1_000_000) if r.model == "m")
+    assert (report.status.state, report.status.reason) == (State.STARTING, HUNG)
+    node.handle(seen.EngineEnded(22.0, "m", "Stopped", incompatible=False))
+    assert do.StartEngine("m") in node.handle(seen.Tick(23.0))
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        lambda now: seen.AnswersMoved(now, "m", 0),
+        lambda now: seen.FiguresRead(now, "m", (str(now),)),
+        lambda now: seen.CanaryAnswered(now, "m"),
+    ],
+    ids=["tokens", "figures", "a canary"],
+)
+def test_an_engine_that_shows_life_is_not_ended(node: NodeState, sign: Callable[[float], seen.Event]) -> None:
+    node.handle(seen.AttemptAsked(1.0, (1, 1), "m", CHAT))
+    for now in range(1, 100):
+        assert not any(isinstance(e, do.RestartEngine) for e in ticks(node, now, 1.0))
+        assert node.handle(sign(now + 1.0)) == []
+
+
+def test_what_an_engine_tells_after_its_end_changes_nothing(node: NodeState) -> None:
+    node.handle(seen.EngineEnded(2.0, "m", "killed", incompatible=False))
+    before = node.revision
+    for event in (
+        seen.AnswersMoved(3.0, "m", 1),
+        seen.FiguresRead(3.0, "m", ("1",)),
+        seen.CanaryAnswered(3.0, "m"),
+    ):
+        assert node.handle(event) == []
+    assert node.revision == before
+
+
+def test_a_hang_is_noticed_while_the_node_drains_and_ends_what_is_waited_for(node: NodeState) -> None:
+    node.handle(seen.AttemptAsked(1.0, (1, 1), "m", CHAT))
+    node.handle(seen.DrainAsked(1.0))
+    assert do.RestartEngine("m", HUNG) in ticks(node, 1.0, 20)
+
+
+def test_reports_count_the_starts_of_each_engine(node: NodeState) -> None:
+    assert [report.life for report in node.reports(2.0, 0)] == [1, 1]
+    node.handle(seen.EngineEnded(2.0, "m", "killed", incompatible=False))
+    node.handle(seen.Tick(3.0))
+    assert [report.life for report in node.reports(3.0, 0)] == [2, 1]

@@ -1,0 +1,97 @@
+"""The five experiments in their two sizes, as one thing to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reliability import cancel, load, matrix, simulation, vllm
+from reliability.matrix import Case
+from reliability.results import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be run."""
+
+    seed: int
+    full: bool
+    #: Of the matrix only these; empty: all of its size.
+    cases: tuple[Case, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an experiment has to say."""
+
+    rows: tuple[Row, ...]
+    failed: tuple[str, ...]
+
+
+#: Tells how far it is: tries so far, tries in all, and how many of them failed.
+Progress = Callable[[int, int, int], None]
+Experiment = Callable[[Wish, Progress], Awaitable[Found]]
+
+
+async def _matrix(wish: Wish, progress: Progress) -> Found:
+    cases: Sequence[Case] = wish.cases or (matrix.every_case() if wish.full else matrix.sample(wish.seed))
+
+    def told(done: Sequence[matrix.Run]) -> None:
+        progress(len(done), len(cases), sum(bool(run.problem) for run in done))
+
+    runs = await matrix.run(cases, wish.seed, told)
+    return Found(matrix.rows(runs), matrix.failed(runs, wish.seed))
+
+
+async def _load(wish: Wish, progress: Progress) -> Found:
+    plans = (
+        load.Plan(load.Blow.KILL, 800 if wish.full else 120),
+        load.Plan(load.Blow.FREEZE, 400 if wish.full else 60),
+    )
+    rows: list[Row] = []
+    failed: list[str] = []
+    for plan in plans:
+
+        def told(done: Sequence[load.Stream], plan: load.Plan = plan) -> None:
+            progress(len(done), plan.streams, sum(bool(stream.problem) for stream in done))
+
+        found = await load.run(plan, wish.seed, told)
+        rows += load.rows(found)
+        failed += load.failed(found, wish.seed)
+    return Found(tuple(rows), tuple(failed))
+
+
+async def _cancel(wish: Wish, progress: Progress) -> Found:
+    count = 200 if wish.full else 20
+
+    def told(done: Sequence[cancel.Left]) -> None:
+        progress(len(done), count, sum(not left.in_time for left in done))
+
+    lefts = await cancel.run(count, wish.seed, told)
+    return Found(cancel.rows(lefts), cancel.failed(lefts, wish.seed))
+
+
+async def _vllm(wish: Wish, progress: Progress) -> Found:
+    blows = vllm.plan(72, 12, wish.seed) if wish.full else vllm.plan(6, 1, wish.seed)
+
+    def told(done: Sequence[vllm.Struck]) -> None:
+        progress(len(done), len(blows), sum(bool(one.defect) for one in done))
+
+    strikes = await vllm.run(blows, wish.seed, told)
+    return Found(vllm.rows(strikes), vllm.failed(strikes, wish.seed))
+
+
+async def _simulation(wish: Wish, progress: Progress) -> Found:
+    seeds = 10_000 if wish.full else 1_000
+    found = await simulation.run(seeds, wish.seed)
+    progress(seeds, seeds, found.violations)
+    return Found(simulation.rows(found), simulation.failed(found))
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "matrix": _matrix,
+    "load": _load,
+    "cancel": _cancel,
+    "vllm": _vllm,
+    "simulation": _simulation,
+}

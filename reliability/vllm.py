@@ -1,0 +1,286 @@
+"""Faults against real vLLM on the CPU: three nodes with the tiny model, struck in the middle of their answers.
+
+Nothing is held here: the strike comes when the caller has seen so many pieces, and the coordinator's own account says
+at which token the next node took over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from reliability.caller import Answer, Caller
+from reliability.engine_socket import EngineSocket
+from reliability.faults import Fault, Victim, kill, mend, strike
+from reliability.figures import Gaps
+from reliability.judge import NotWhole, Transcript, differences, read_stream
+from reliability.network import Network, a_network
+from reliability.results import Row
+from reliability.waiting import NotInTime, until
+from shrk_coordinator.state.attempts import Attempt
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE_VENV = ROOT / ".venv-engine"
+BUILDER = ROOT / "node_agent" / "shrk_node_agent" / "engine" / "tiny_model.py"
+#: The Makefile's TINY.
+TINY = ROOT / ".cache" / "models" / "shark-tiny"
+MODEL, NODES = "shark-tiny", 3
+#: Three vLLM processes that load at once on two cores: a minute when quiet, several when not.
+SERVING_SECONDS_MAX = 600.0
+#: Also a run in which an agent takes its time to give an engine up.
+RUN_SECONDS_MAX = 120.0
+#: Faults that came too late, after the answer's last token: they are tried again so often.
+TRIES_MAX = 6
+#: Other faults between two kills, while what was killed loads its model again.
+BETWEEN_KILLS = 5
+_SIGKILL = 9
+
+
+class Blow(StrEnum):
+    """What strikes a node."""
+
+    KILL_API = "kill-api"
+    KILL_CORE = "kill-core"
+    KILL_AGENT = "kill-agent"
+    STOP_ENGINE = "stop-engine"
+    RESET_LINK = "reset-link"
+    BLACK_HOLE = "black-hole"
+
+    @property
+    def fault(self) -> Fault:
+        """How it is struck and mended."""
+        return Fault.KILL_ENGINE if self in (Blow.KILL_API, Blow.KILL_CORE) else Fault(self)
+
+    @property
+    def kills(self) -> bool:
+        """Whether a model has to be loaded again."""
+        return self in (Blow.KILL_API, Blow.KILL_CORE, Blow.KILL_AGENT)
+
+
+_WEATHER = {
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+#: What is asked, by shape; the model knows each answer by heart.
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "text": {"messages": [{"role": "user", "content": "Tell me about yourself"}]},
+    "tool": {
+        "messages": [{"role": "user", "content": "weather in eindhoven"}],
+        "tools": [{"type": "function", "function": _WEATHER}],
+    },
+    "json": {
+        "messages": [{"role": "user", "content": "Give me a user as JSON"}],
+        "response_format": {"type": "json_object"},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """One fault, and what became of the answer."""
+
+    blow: Blow
+    shape: str
+    #: Pieces that the caller had seen when the node was struck.
+    pieces: int
+    #: An error, or a stream that no client could read; empty where there was none.
+    defect: str = ""
+    #: How a good answer differs from the one without a fault; empty where it does not.
+    differs: str = ""
+    #: The token at which another node took over; None where it began anew.
+    seam: int | None = None
+    way: str = ""
+    gap_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Unbroken:
+    body: dict[str, Any]
+    transcript: Transcript
+    pieces: int
+
+
+class _TooLate(Exception):
+    """The answer was out before the fault was felt."""
+
+
+def plan(count: int, kills: int, seed: int) -> list[Blow]:
+    """So many blows, `kills` of them such that a model is loaded again, with others between each two of those."""
+    dice = random.Random(seed)
+    hard = [list(b for b in Blow if b.kills)[number % 3] for number in range(kills)]
+    soft = [list(b for b in Blow if not b.kills)[number % 3] for number in range(count - kills)]
+    dice.shuffle(soft)
+    blows: list[Blow] = []
+    while hard or soft:
+        if hard and (len(blows) % (BETWEEN_KILLS + 1) == 0 or not soft):
+            blows.append(hard.pop(0))
+        else:
+            blows.append(soft.pop())
+    return blows
+
+
+async def run(blows: Sequence[Blow], seed: int, progress: Callable[[Sequence[Struck]], None]) -> list[Struck]:
+    """Strike one after another. Raises NotInTime where the nodes do not come up, RuntimeError without vLLM."""
+    source = await asyncio.to_thread(tiny_model)
+    catalogue = f'[catalogue.{MODEL}]\nsource = "{source}"\nslots = 16\ncontext_tokens = 4096\n'
+    config = f'engine = "vllm"\nengine_venv = "{ENGINE_VENV}"\n{catalogue}'
+    dice = random.Random(seed)
+    done: list[Struck] = []
+    async with a_network() as network:
+        await asyncio.gather(*(network.add(f"v{number}", config) for number in range(NODES)))
+        await network.until_serving(MODEL, NODES, SERVING_SECONDS_MAX)
+        known = {shape: await _unbroken(network, question) for shape, question in QUESTIONS.items()}
+        for number, blow in enumerate(blows):
+            # Half of all answers are text, the longest of the three.
+            shape = ("text", "tool", "text", "json")[number % 4]
+            done.append(await _try(network, blow, shape, known[shape], dice))
+            progress(done)
+    return done
+
+
+def tiny_model() -> Path:
+    """The folder of shark-tiny, built where it is missing. Raises RuntimeError where there is no vLLM."""
+    python = ENGINE_VENV / "bin" / "python"
+    if not python.exists():
+        raise RuntimeError("there is no vLLM in .venv-engine: run `make engine`")
+    if not (TINY / "config.json").exists():
+        subprocess.run([str(python), str(BUILDER), str(TINY)], check=True)
+    return TINY
+
+
+async def _unbroken(network: Network, question: dict[str, Any]) -> _Unbroken:
+    body = question | {"model": MODEL, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+    answer = await Caller(network.session, network.chat_url, body).ask()
+    return _Unbroken(body, _comparable(read_stream(answer.body)), len(answer.pieces))
+
+
+def _comparable(transcript: Transcript) -> Transcript:
+    """Without what depends on what an engine has cached."""
+    counted = {name: count for name, count in transcript.usage.items() if name.endswith("_tokens")}
+    return replace(transcript, usage=counted)
+
+
+async def _try(network: Network, blow: Blow, shape: str, unbroken: _Unbroken, dice: random.Random) -> Struck:
+    for _ in range(TRIES_MAX):
+        pieces = dice.randrange(1, max(2, unbroken.pieces * 3 // 4))
+        await network.until_serving(MODEL, NODES if blow.kills else 2, SERVING_SECONDS_MAX)
+        try:
+            async with asyncio.timeout(RUN_SECONDS_MAX):
+                return await _strike(network, Struck(blow, shape, pieces), unbroken)
+        except _TooLate:
+            continue
+        except (TimeoutError, NotInTime, aiohttp.ClientError, OSError) as error:
+            return Struck(blow, shape, pieces, defect=f"{type(error).__name__}: {error or 'not in time'}")
+    return Struck(blow, shape, pieces, defect=f"{TRIES_MAX} times the answer was out before the fault was felt")
+
+
+async def _strike(network: Network, struck: Struck, unbroken: _Unbroken) -> Struck:
+    caller = Caller(network.session, network.chat_url, unbroken.body)
+    asking = asyncio.create_task(caller.ask())
+    try:
+        victim = await _victim(network)
+        await caller.until(struck.pieces)
+        if struck.blow is Blow.KILL_CORE:
+            kill(_cores(victim.pids), _SIGKILL)
+        else:
+            await strike(struck.blow.fault, victim, struck.pieces)
+        struck_at = time.monotonic()
+        answer = await asking
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    await mend(struck.blow.fault, victim, network, MODEL)
+    return _judged(network, struck, answer, unbroken, struck_at)
+
+
+async def _victim(network: Network) -> Victim:
+    found: list[Attempt] = []
+
+    def accepted() -> bool:
+        attempt = network.attempt(MODEL)
+        found.extend([attempt] if attempt else [])
+        return bool(found)
+
+    await until(accepted, "the request is accepted by a node", every=0.001)
+    node = network.node_of(found[-1])
+    return await Victim.of(node, found[-1].life, node.engine() or EngineSocket(node.directory))
+
+
+def _cores(pids: Sequence[int]) -> tuple[int, ...]:
+    """Which of an engine's processes generate."""
+    return tuple(pid for pid in pids if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def _judged(network: Network, struck: Struck, answer: Answer, unbroken: _Unbroken, struck_at: float) -> Struck:
+    if answer.status != 200:
+        return replace(struck, defect=f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
+    entry = network.entry(answer.request_id)
+    assert entry is not None, "the coordinator remembers thousands of requests"
+    if len(entry.attempts) == 1:
+        raise _TooLate
+    second = entry.attempts[1]
+    try:
+        transcript = _comparable(read_stream(answer.body))
+        for document in [call.arguments for call in transcript.calls] + [transcript.text] * (struck.shape == "json"):
+            json.loads(document)
+    except (NotWhole, ValueError) as error:
+        return replace(struck, defect=str(error))
+    pauses = answer.pauses()
+    return replace(
+        struck,
+        differs=differences(transcript, unbroken.transcript),
+        seam=second.first_index if second.resume else None,
+        way=str(second.resume or "anew"),
+        gap_seconds=max(pauses) - statistics.median(pauses) if second.resume and len(pauses) > 1 else None,
+    )
+
+
+def rows(strikes: Sequence[Struck]) -> tuple[Row, ...]:
+    """Errors and defects, and the rate of answers that are equal to the one without a fault."""
+    blows = Counter(str(one.blow) for one in strikes)
+    seams = {one.seam for one in strikes if one.seam is not None}
+    whole = [one for one in strikes if not one.defect]
+    equal = sum(not one.differs for one in whole)
+    ways = Counter(one.way for one in whole)
+    return (
+        Row(
+            promise="Real vLLM is lost in the middle of an answer: nobody sees an error or a broken stream",
+            tried=f"{NODES} nodes on the CPU, text, tool call and JSON at temperature 0; "
+            + ", ".join(f"{count} {name}" for name, count in sorted(blows.items())),
+            n=len(strikes),
+            failures=len(strikes) - len(whole),
+            gaps=Gaps.of([one.gap_seconds for one in whole if one.gap_seconds is not None]),
+            seen=f"seams at {len(seams)} positions; "
+            + ", ".join(f"{count} {way.replace('_', ' ')}" for way, count in sorted(ways.items())),
+        ),
+        Row(
+            promise="… and the text is the one without a fault",
+            tried="the same answers; unlike hardware would show other rates",
+            n=len(whole),
+            failures=len(whole) - equal,
+            seen=f"{100 * equal / len(whole):.1f} % equal" if whole else "",
+            hard=False,
+        ),
+    )
+
+
+def failed(strikes: Sequence[Struck], seed: int) -> tuple[str, ...]:
+    """What went wrong, with the command that tries it again."""
+    command = f"python -m reliability --only vllm --seed {seed}"
+    return tuple(
+        f"{one.blow}/{one.shape}/{one.pieces}: {one.defect or one.differs}  [{command}]"
+        for one in strikes
+        if one.defect or one.differs
+    )

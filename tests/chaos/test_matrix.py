@@ -1,0 +1,23 @@
+"""A sample of the matrix: every token position, every fault with every shape of answer, on a whole network."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from reliability import matrix
+
+#: 260 runs on two busy cores; each has its own, far shorter deadline.
+pytestmark = pytest.mark.timeout(1200)
+
+
+async def test_nobody_notices_a_fault_at_any_position_in_any_kind_of_answer() -> None:
+    seed = int(os.environ.get("SHRK_TEST_SEED", "1"))
+    print(f"seed {seed}")
+    runs = await matrix.run(matrix.sample(seed), seed, lambda done: None)
+    assert len(runs) == 260
+    failed = matrix.failed(runs, seed)
+    assert not failed, "\n".join(failed)
+    # Positions are exact: a fault that struck somewhere else would leave positions untried.
+    assert [run for run in runs if run.seam not in (None, run.case.position)] == []

@@ -1,0 +1,278 @@
+"""Going on with what was delivered: where, how, how often, and when it is given up."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Rejection, ResumeMethod
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, FINISH_SECONDS_MAX, Request
+from shrk_coordinator.state.continuation import choose
+from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.placement import Nowhere, Placed
+from shrk_coordinator.state.roster import Roster
+from support.states import CHAT, OTHER_PIN, PIN, a_failure, a_report, ask, begun, fail, link_node, lose, only_start
+
+BY_IDS, REPLAY = ResumeMethod.BY_IDS, ResumeMethod.REPLAY
+
+
+@pytest.fixture
+def state() -> CoordinatorState:
+    return CoordinatorState()
+
+
+def of(effects: list[do.Effect], kind: type[do.Effect]) -> list[do.Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+# --- which node, and how -----------------------------------------------------------------------------
+
+
+def test_what_has_reached_nobody_begins_anew_and_anything_else_goes_on() -> None:
+    roster = Roster()
+    roster.report(0.0, roster.link(0.0, "a", 1, 1, "o"), a_report("m", pin=PIN))
+    request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0, by_ids=True, pin=PIN)
+    assert choose(roster, request)[1] is None
+    request.delivered = True
+    assert choose(roster, request)[1] is BY_IDS
+    request.by_ids = False
+    assert choose(roster, request)[1] is REPLAY
+    request.by_ids, request.pin = True, OTHER_PIN
+    assert choose(roster, request)[1] is REPLAY
+
+
+def test_an_engine_that_is_also_tried_is_left_out_for_this_once() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "o")
+    roster.report(0.0, node, a_report("m"))
+    request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0)
+    assert isinstance(choose(roster, request, (node.offers["m"].life,))[0], Nowhere)
+    assert isinstance(choose(roster, request)[0], Placed)
+    assert not request.tried
+
+
+def test_an_answer_goes_on_by_ids_on_an_engine_of_the_same_kind_however_busy_it_is(state: CoordinatorState) -> None:
+    link_node(state, "first", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "equal", "m", pin=PIN)
+    link_node(state, "unlike", "m", pin=OTHER_PIN)
+    state.roster.nodes["equal"].offers["m"].in_flight = 100
+    second = only_start(lose(state, start))
+    assert (second.node_id, second.resume) == ("equal", BY_IDS)
+
+
+def test_a_request_that_cannot_go_on_by_ids_is_replayed_on_an_engine_of_the_same_kind(state: CoordinatorState) -> None:
+    link_node(state, "first", "m", pin=PIN)
+    start = begun(state, by_ids=False)
+    link_node(state, "equal", "m", pin=PIN)
+    link_node(state, "unlike", "m", pin=OTHER_PIN)
+    state.roster.nodes["equal"].offers["m"].in_flight = 100
+    second = only_start(lose(state, start))
+    assert (second.node_id, second.resume) == ("equal", REPLAY)
+
+
+def test_without_an_engine_of_the_same_kind_any_other_replays(state: CoordinatorState) -> None:
+    link_node(state, "first", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "unlike", "m", pin=OTHER_PIN)
+    second = only_start(lose(state, start))
+    assert (second.node_id, second.resume) == ("unlike", REPLAY)
+
+
+def test_an_answer_whose_ids_are_not_all_known_is_replayed(state: CoordinatorState) -> None:
+    link_node(state, "a", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "b", "m", pin=PIN)
+    state.handle(seen.IdsUnknown(0.0, start.stream))
+    assert only_start(lose(state, start)).resume is REPLAY
+
+
+def test_after_a_seam_between_unlike_engines_the_ids_are_no_longer_of_one_kind(state: CoordinatorState) -> None:
+    link_node(state, "first", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "unlike", "m", pin=OTHER_PIN)
+    second = only_start(lose(state, start))
+    state.handle(seen.FirstPieceDelivered(0.0, second.stream, 7))
+    link_node(state, "equal to the second", "m", pin=OTHER_PIN)
+    assert only_start(lose(state, second)).resume is REPLAY
+
+
+def test_after_a_seam_between_equal_engines_it_goes_on_by_ids_again(state: CoordinatorState) -> None:
+    for node in "abc":
+        link_node(state, node, "m", pin=PIN)
+    second = only_start(lose(state, begun(state)))
+    state.handle(seen.FirstPieceDelivered(0.0, second.stream, 7))
+    assert only_start(lose(state, second)).resume is BY_IDS
+
+
+def test_a_whole_answer_begins_anew_wherever_it_was(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = only_start(ask(state, streaming=False, by_ids=True)[1])
+    state.handle(seen.AttemptAccepted(0.0, start.stream))
+    link_node(state, "b", "m")
+    assert only_start(lose(state, start)).resume is None
+
+
+def test_the_reason_for_another_attempt_goes_with_it(state: CoordinatorState) -> None:
+    for node in "abc":
+        link_node(state, node, "m")
+    first = only_start(ask(state)[1])
+    second = only_start(lose(state, first))
+    third = only_start(fail(state, second, "engine_hung"))
+    assert [start.after for start in (first, second, third)] == ["", "node_lost", "engine_hung"]
+
+
+# --- what a node says of a continuation ---------------------------------------------------------------
+
+
+def test_an_engine_that_cannot_go_on_by_ids_replays_and_nothing_is_held_against_it(state: CoordinatorState) -> None:
+    link_node(state, "a", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "b", "m", pin=PIN)
+    by_ids = only_start(lose(state, start))
+    replay = only_start(fail(state, by_ids, CANNOT_RESUME))
+    assert (by_ids.resume, replay.resume) == (BY_IDS, REPLAY)
+    assert (replay.node_id, replay.after) == ("b", CANNOT_RESUME)
+    assert state.attempts.requests[start.request_id].failures == 0
+
+
+def test_an_engine_that_says_so_of_a_replay_has_failed_like_any_other(state: CoordinatorState) -> None:
+    link_node(state, "a", "m", pin=PIN)
+    start = begun(state, by_ids=False)
+    for node in "bc":
+        link_node(state, node, "m", pin=PIN)
+    second = only_start(lose(state, start))
+    third = only_start(fail(state, second, CANNOT_RESUME))
+    assert {second.node_id, third.node_id} == {"b", "c"}
+    assert state.attempts.requests[start.request_id].failures == 1
+
+
+def test_a_replay_that_says_something_else_is_left_and_another_node_is_asked(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = begun(state)
+    for node in "bc":
+        link_node(state, node, "m")
+    second = only_start(lose(state, start))
+    effects = fail(state, second, DIVERGED)
+    third = only_start(effects)
+    assert {second.node_id, third.node_id} == {"b", "c"}
+    effects = fail(state, third, DIVERGED)
+    assert effects[-1] == do.FailRequest(start.request_id, a_failure(DIVERGED), 3)
+
+
+def test_nobody_waits_for_a_node_after_a_divergence(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = begun(state)
+    link_node(state, "b", "m")
+    second = only_start(lose(state, start))
+    assert of(fail(state, second, DIVERGED), do.FailRequest)
+    assert not state.attempts.waiting
+
+
+def test_a_rejection_while_going_on_asks_the_next_node_and_counts_as_no_failure(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = begun(state)
+    for node in "bc":
+        link_node(state, node, "m")
+    second = only_start(lose(state, start))
+    effects = list(state.handle(seen.AttemptRejected(0.0, second.stream, Rejection.BUSY)))
+    third = only_start(effects)
+    assert {second.node_id, third.node_id} == {"b", "c"}
+    assert third.resume is not None
+    assert state.attempts.requests[start.request_id].failures == 0
+    # Where all are busy, it is not refused as if it had not begun: it waits.
+    effects = list(state.handle(seen.AttemptRejected(0.0, third.stream, Rejection.BUSY)))
+    assert effects == [do.ReleaseStream(third.stream, third.link)]
+    assert start.request_id in state.attempts.waiting
+
+
+def test_a_callers_error_ends_a_request_only_while_nothing_was_delivered(state: CoordinatorState) -> None:
+    for node in "abc":
+        link_node(state, node, "m")
+    bad = a_failure("bad_request", Fault.CALLER)
+    fresh = only_start(ask(state)[1])
+    assert of(list(state.handle(seen.AttemptFailed(0.0, fresh.stream, bad))), do.FailRequest)
+    start = begun(state)
+    # The first node took the same request without a word: this one's is no reason to stop.
+    second = only_start(list(state.handle(seen.AttemptFailed(0.0, start.stream, bad))))
+    assert second.resume is not None
+
+
+# --- how often -----------------------------------------------------------------------------------------
+
+
+def test_three_attempts_in_a_row_without_a_token_are_the_last(state: CoordinatorState) -> None:
+    for node in "abcdefgh":
+        link_node(state, node, "m")
+    start = begun(state)
+    current = only_start(lose(state, start))
+    for _ in range(FAILURES_MAX - 1):
+        current = only_start(lose(state, current))
+    assert of(lose(state, current), do.FailRequest) == [
+        do.FailRequest(start.request_id, a_lost_node("cut"), 1 + FAILURES_MAX)
+    ]
+
+
+def test_a_token_begins_the_row_anew_and_eight_attempts_are_all_a_request_gets(state: CoordinatorState) -> None:
+    for node in "abcdefghij":
+        link_node(state, node, "m")
+    current = begun(state)
+    for number in range(2, ATTEMPTS_MAX + 1):
+        current = only_start(lose(state, current))
+        assert current.attempt == number
+        state.handle(seen.FirstPieceDelivered(0.0, current.stream, number))
+    [failed] = of(lose(state, current), do.FailRequest)
+    assert isinstance(failed, do.FailRequest)
+    assert failed.attempts == ATTEMPTS_MAX
+
+
+def test_rejections_count_among_the_eight(state: CoordinatorState) -> None:
+    for node in "abcdefghij":
+        link_node(state, node, "m")
+    current = only_start(lose(state, begun(state)))
+    for _ in range(ATTEMPTS_MAX - 2):
+        current = only_start(list(state.handle(seen.AttemptRejected(0.0, current.stream, Rejection.BUSY))))
+    assert current.attempt == ATTEMPTS_MAX
+    assert of(list(state.handle(seen.AttemptRejected(0.0, current.stream, Rejection.BUSY))), do.FailRequest)
+
+
+def a_lost_node(reason: str) -> seen.FailureDetail:
+    return seen.FailureDetail(Fault.NODE, f"the node was lost: {reason}", code="node_lost")
+
+
+# --- after the last token --------------------------------------------------------------------------------
+
+
+def test_a_node_lost_after_the_last_token_completes_the_request_and_nobody_else_is_asked(
+    state: CoordinatorState,
+) -> None:
+    for node in "ab":
+        link_node(state, node, "m")
+    start = begun(state)
+    state.handle(seen.LastTokenDelivered(0.0, start.stream))
+    assert lose(state, start) == [
+        do.ReleaseStream(start.stream, start.link),
+        do.CompleteRequest(start.request_id),
+    ]
+    assert not state.attempts.requests
+
+
+@pytest.mark.parametrize("fault", [Fault.ENGINE, Fault.CALLER])
+def test_whatever_goes_wrong_after_the_last_token_the_answer_is_whole(state: CoordinatorState, fault: Fault) -> None:
+    link_node(state, "a", "m")
+    start = begun(state)
+    state.handle(seen.LastTokenDelivered(0.0, start.stream))
+    effects = list(state.handle(seen.AttemptFailed(0.0, start.stream, a_failure("late", fault))))
+    assert effects[-1] == do.CompleteRequest(start.request_id)
+
+
+def test_a_finish_that_does_not_follow_the_last_token_is_not_waited_for(state: CoordinatorState) -> None:
+    link = link_node(state, "a", "m")
+    start = begun(state)
+    state.handle(seen.LastTokenDelivered(0.0, start.stream))
+    state.handle(seen.NodeHeard(FINISH_SECONDS_MAX, "a", link))
+    assert state.handle(seen.Tick(FINISH_SECONDS_MAX)) == []
+    effects = list(state.handle(seen.Tick(FINISH_SECONDS_MAX + 0.1)))
+    assert isinstance(effects[0], do.CancelAttempt)
+    assert effects[-1] == do.CompleteRequest(start.request_id)
