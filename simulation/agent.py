@@ -51,6 +51,7 @@ class Agent:
         self._orders: dict[AttemptKey, tuple[Order, SessionSink]] = {}
         #: What is due while its process does not run.
         self._frozen: list[Action] | None = None
+        self._freezes = 0
         self._report_sequence = 0
 
     # --- its process --------------------------------------------------------------------------------
@@ -80,10 +81,15 @@ class Agent:
 
     def freeze(self) -> None:
         """The process is stopped, or its machine asleep; nothing of it knows."""
-        self._frozen = []
+        self._freezes += 1
+        if self._frozen is None:
+            self._frozen = []
 
     def thaw(self) -> None:
         """It goes on, with all that has come meanwhile."""
+        self._freezes -= 1
+        if self._freezes:
+            return
         due, self._frozen = self._frozen or [], None
         for action in due:
             self.run(action)

@@ -46,15 +46,15 @@ class Fault:
 
     at: float
     kind: Kind
-    #: Which node, and which of its engines.
-    node: int
+    #: Which node (None: whichever has most to do), and which of its engines.
+    node: int | None
     engine: int
     seconds: float
 
 
 def draw(rng: Random, seconds: float, nodes: int) -> list[Fault]:
     """A run's faults: in some runs none, in some one, in some a storm."""
-    count = rng.choices((0, 1, rng.randint(2, 4), rng.randint(5, 12)), (1, 4, 4, 2))[0]
+    count = rng.choices((0, 1, rng.randint(2, 5), rng.randint(6, 16)), (1, 4, 4, 3))[0]
     # A longer run is not a calmer one.
     count = round(count * max(1.0, seconds / 15.0))
     return sorted((_fault(rng, seconds, nodes) for _ in range(count)), key=lambda fault: fault.at)
@@ -63,7 +63,8 @@ def draw(rng: Random, seconds: float, nodes: int) -> list[Fault]:
 def _fault(rng: Random, seconds: float, nodes: int) -> Fault:
     kind = rng.choice(tuple(Kind))
     lasts = rng.choice((0.3, 2.0, 5.0, 12.0, 25.0)) * (0.5 + rng.random())
-    return Fault(rng.random() * seconds, kind, rng.randrange(nodes), rng.randrange(4), lasts)
+    node = rng.randrange(nodes) if rng.random() < 0.5 else None
+    return Fault(rng.random() * seconds, kind, node, rng.randrange(4), lasts)
 
 
 class Faults:
@@ -73,8 +74,8 @@ class Faults:
         self._world = world
         self._coordinator = coordinator
         self._sites = sites
-        #: What ends each that lasts.
-        self._lasting: dict[Fault, Callable[[], None]] = {}
+        #: Where each that lasts is, and what ends it.
+        self._lasting: dict[Fault, tuple[Site, Callable[[], None]]] = {}
 
     def begin(self, fault: Fault) -> None:
         """It happens."""
@@ -83,15 +84,18 @@ class Faults:
             self._world.trace.add("fault", "coordinator late", round(seconds, 3))
             self._coordinator.hold_up(seconds)
             return
-        site = self._sites[fault.node]
+        site = self._busiest() if fault.node is None else self._sites[fault.node]
         self._world.trace.add("fault", fault.kind.value, (site.node_id, round(fault.seconds, 3)))
         site.trouble_begins()
-        self._lasting[fault] = self._bring(site, fault)
+        self._lasting[fault] = site, self._bring(site, fault)
         self._world.clock.after(fault.seconds, partial(self._end, fault))
 
+    def _busiest(self) -> Site:
+        return max(self._sites, key=lambda site: len(site.agent.running) if site.agent else 0)
+
     def _end(self, fault: Fault) -> None:
-        if end := self._lasting.pop(fault, None):
-            site = self._sites[fault.node]
+        if lasting := self._lasting.pop(fault, None):
+            site, end = lasting
             self._world.trace.add("fault", "ends: " + fault.kind.value, site.node_id)
             end()
             site.trouble_ends()

@@ -12,17 +12,24 @@ from dataclasses import dataclass
 
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Pin
 from shrk_coordinator.data_plane.held import HELD_BYTES_MAX
+from shrk_coordinator.driver import LAG_SECONDS_MAX
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import ATTEMPTS_MAX, WAIT_SECONDS_MAX, Attempt, Request
+from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, WAIT_SECONDS_MAX, Attempt, Phase, Request
+from shrk_coordinator.state.coordinator import QUIET_SECONDS_MAX
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, RequestId, StreamId
 from shrk_coordinator.state.roster import Offer
-from simulation.asks import Ask
+from shrk_coordinator.state.stall import STALL_SECONDS_MAX
+from simulation.asks import Ask, Kind
 from simulation.coordinator import Coordinator
 from simulation.reader import Ending
 from simulation.site import Site
 
+#: After so long an attempt is moved from a node of which nothing is heard, and from one whose stream has stalled: the
+#: product's own limits, and some ticks.
+_UNHEARD_SECONDS = QUIET_SECONDS_MAX + 1.0
+_UNSPOKEN_SECONDS = STALL_SECONDS_MAX + 1.0
 #: A node that has been well for so long is one that must be found: its report has come, and a tick has passed.
 KNOWN_SECONDS = 0.5
 
@@ -35,6 +42,8 @@ class Try:
     offer: Offer
     site: Site
     begun_at: float
+    #: When a piece of it was last accepted.
+    spoke_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +73,8 @@ class Laws:
         #: Of every attempt ever begun.
         self._pins: dict[StreamId, Pin] = {}
         self._by_stream: dict[StreamId, Story] = {}
+        #: When the coordinator was last so late that it could not tell who was silent.
+        self._late_at = 0.0
 
     @property
     def _now(self) -> float:
@@ -91,6 +102,8 @@ class Laws:
         story = self.stories[request_id]
         current = story.current.attempt.stream if story.current else None
         assert current == stream, f"{_name(story)}: a frame of stream {stream} was accepted, and {current} is current"
+        if story.current is not None:
+            story.current.spoke_at = self._now
 
     def handled(self, event: Event, effects: list[Effect]) -> None:
         """The coordinator's state has taken in an event."""
@@ -216,8 +229,31 @@ class Laws:
         for link in self._coordinator.links.all():
             on_link = {attempt.stream for attempt in attempts.on_link(link.id)}
             assert link.sinks.keys() <= on_link, "a link takes frames of attempts that are over"
+        if self._coordinator.driver.lag_seconds > LAG_SECONDS_MAX:
+            self._late_at = now
+        if now - self._late_at > _UNHEARD_SECONDS:
+            for story in self._by_stream.values():
+                if story.current is not None:
+                    self._look_at_silence(story, story.current)
         for site in self._sites.values():
             site.look()
+
+    def _look_at_silence(self, story: Story, current: Try) -> None:
+        """Nobody waits for a node that says nothing while another is well."""
+        now, request = self._now, current.attempt.request
+        node = self._state.roster.nodes[current.site.node_id]
+        silent = now - max(node.heard_at, current.begun_at) > _UNHEARD_SECONDS
+        # Without credit it is the caller who is slow.
+        if not story.ask.padding and current.spoke_at is not None and story.ask.kind is Kind.STREAMED:
+            silent = silent or now - current.spoke_at > _UNSPOKEN_SECONDS
+        if not silent or current.attempt.phase is Phase.CLOSING:
+            return
+        if request.attempts >= ATTEMPTS_MAX or request.failures >= FAILURES_MAX - 1:
+            return
+        for site in self._sites.values():
+            well = site is not current.site and site.calm(now - _UNSPOKEN_SECONDS)
+            if well and self._could(site, story.ask.model, request):
+                raise AssertionError(f"{_name(story)} waits for {node.node_id}, and {site.node_id} is well")
 
     # --- at the end ---------------------------------------------------------------------------------
 
