@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # The coordinator runs in this process; what it says of every lost node is what is being tried here.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    # Whoever ends this, and however politely: the network is taken down first.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     names = ("matrix",) if options.case else options.only
     wish = Wish(options.seed, options.full, tuple(options.case or ()))
     origin = _origin()
@@ -77,7 +80,7 @@ async def _measure(name: str, wish: Wish, origin: Origin) -> Outcome:
     began = time.monotonic()
     print(f"reliability: {name} begins", file=sys.stderr, flush=True)
     found = await EXPERIMENTS[name](wish, _teller(name))
-    return Outcome(name, wish.seed, time.monotonic() - began, origin, found.rows, found.failed)
+    return Outcome(name, wish.seed, round(time.monotonic() - began, 1), origin, found.rows, found.failed)
 
 
 def _teller(name: str) -> Progress:
@@ -109,4 +112,7 @@ def _git(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("reliability: interrupted; everything it started is stopped")

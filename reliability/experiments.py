@@ -84,7 +84,7 @@ async def _vllm(wish: Wish, progress: Progress) -> Found:
 async def _simulation(wish: Wish, progress: Progress) -> Found:
     seeds = 10_000 if wish.full else 1_000
     found = await simulation.run(seeds, wish.seed)
-    progress(seeds, seeds, found.violations)
+    progress(found.seeds, seeds, len(found.violating))
     return Found(simulation.rows(found), simulation.failed(found))
 
 

@@ -21,7 +21,8 @@ class Gaps:
         if not seconds:
             return None
         ascending = sorted(seconds)
-        return cls(len(ascending), 1000 * percentile(ascending, 0.5), 1000 * percentile(ascending, 0.99))
+        p50, p99 = (round(1000 * percentile(ascending, share), 1) for share in (0.5, 0.99))
+        return cls(len(ascending), p50, p99)
 
 
 def percentile(ascending: Sequence[float], share: float) -> float:

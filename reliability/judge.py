@@ -44,8 +44,16 @@ def differences(seen: Transcript, unbroken: Transcript) -> str:
     for name in ("text", "calls", "finish", "usage", "order"):
         ours, theirs = getattr(seen, name), getattr(unbroken, name)
         if ours != theirs:
-            found.append(f"{name}: {_shown(ours)} instead of {_shown(theirs)}")
+            found.append(f"{name}: {_apart(_written(ours), _written(theirs))}")
     return "; ".join(found)
+
+
+def _apart(ours: str, theirs: str) -> str:
+    """Both texts around the first character in which they differ."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    same = next((at for at, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
+    begin, end = max(0, same - 40), same + 60
+    return f"at {same}: {ours[begin:end]!r} instead of {theirs[begin:end]!r}"
 
 
 def read_whole(body: bytes) -> Transcript:
@@ -145,6 +153,10 @@ class _Reader:
             self._transcript.order.append(what)
 
 
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    text = _written(value)
     return text if len(text) <= 300 else f"{text[:200]} … {text[-90:]}"

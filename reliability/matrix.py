@@ -60,9 +60,10 @@ class Case:
         """Read FAULT/SHAPE/POSITION. Raises ValueError with what is allowed."""
         fault, _, rest = text.partition("/")
         shape, _, position = rest.partition("/")
-        if fault not in set(Fault) or shape not in set(Shape) or not position.isdecimal():
-            faults, shapes = ", ".join(Fault), ", ".join(Shape)
-            raise ValueError(f"{text!r} is not FAULT/SHAPE/POSITION with one of {faults}; {shapes}; 0 to 64")
+        known = fault in set(Fault) and shape in set(Shape)
+        if not known or not position.isdecimal() or int(position) >= POSITIONS:
+            allowed = f"{', '.join(Fault)}; {', '.join(Shape)}; 0 to {POSITIONS - 1}"
+            raise ValueError(f"{text!r} is not FAULT/SHAPE/POSITION with one of {allowed}")
         return cls(Fault(fault), Shape(shape), int(position))
 
     @property

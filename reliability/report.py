@@ -28,6 +28,11 @@ long as the prompt is long: half of all gaps are below the first figure, 99 % be
 machine, callers, coordinator and nodes together.
 """
 
+#: Whoever wants to see more finds them in the results.
+FAILURES_SHOWN_MAX = 20
+#: A bound above a tenth says only that little was tried.
+SHARE_SHOWN_MAX = 0.1
+
 _COLUMNS = ("promise", "n", "failures", "rarer than", "gap, 50 % / 99 %")
 
 _NOT_COVERED = """\
@@ -78,10 +83,6 @@ def _section(outcome: Outcome) -> Iterator[str]:
         yield f"* **Failed:** {failure.replace(chr(10), ' ')}"
 
 
-#: Whoever wants to see more finds them in the results.
-FAILURES_SHOWN_MAX = 20
-
-
 def _by_way(rows: tuple[Row, ...]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -96,7 +97,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.promise,
         f"{row.n:,}",
         f"{row.failures}",
-        "" if share is None else f"{100 * share:.2g} %",
+        f"{100 * share:.2g} %" if share is not None and share <= SHARE_SHOWN_MAX else "",
         "" if gaps is None else f"{gaps.p50_ms:,.0f} / {gaps.p99_ms:,.0f} ms (n = {gaps.n:,})",
     )
 

@@ -144,12 +144,12 @@ class _Run:
         self._world.trace.add("caller", "asks", ask)
         self._laws.asked(ask)
         reader = Reader(ask, self._laws.hardware_of)
-        ended = partial(self._ended, ask)
+        ended = partial(self._ended, ask, reader)
         Caller(self._coordinator, ask, reader, self._parts, self._laws.accepted, ended).begin()
 
-    def _ended(self, ask: Ask, ending: Ending, error: str) -> None:
+    def _ended(self, ask: Ask, reader: Reader, ending: Ending, error: str) -> None:
         self._world.trace.add("caller", "ended", (ask.number, ending, error))
-        self._laws.answered(ask, ending, error)
+        self._laws.answered(ask, ending, error, reader.usage_told)
 
     def _outcome(self) -> Outcome:
         endings = [story.ending for story in self._laws.stories.values()]

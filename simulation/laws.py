@@ -57,6 +57,8 @@ class Story:
     current: Try | None = None
     #: The coordinator has said how it ends.
     over: bool = False
+    #: It was completed without its node.
+    completed: bool = False
     ending: Ending | None = None
     error: str = ""
 
@@ -90,12 +92,15 @@ class Laws:
         """A caller is about to ask."""
         self.stories[ask.request_id] = Story(ask, self._now)
 
-    def answered(self, ask: Ask, ending: Ending, error: str) -> None:
+    def answered(self, ask: Ask, ending: Ending, error: str, usage_told: bool) -> None:
         """A caller has its answer, or an error, or is gone."""
         story = self.stories[ask.request_id]
         assert story.ending is None, f"{_name(story)} ended twice: {story.ending.value}, then {ending.value}"
         story.ending, story.error = ending, error
         assert story.over, f"{_name(story)} has ended and is not forgotten"
+        if ending is Ending.FINISHED and ask.include_usage and ask.kind is not Kind.WHOLE:
+            # Without its node, what the prompt counts is known only from its ids.
+            assert usage_told or story.completed, f"{_name(story)} was not told its usage"
 
     def accepted(self, request_id: RequestId, stream: StreamId) -> None:
         """A relay has accepted a piece that names this stream."""
@@ -123,7 +128,7 @@ class Laws:
                 case do.FailRequest(request_id, failure):
                     self._failed(self._end(request_id), failure)
                 case do.CompleteRequest(request_id):
-                    self._end(request_id)
+                    self._end(request_id).completed = True
                 case _:
                     pass
         if effects:

@@ -101,9 +101,14 @@ class Reader:
             self._check_usage()
         return Ending.FINISHED
 
+    @property
+    def usage_told(self) -> bool:
+        """Whether it heard what it is to pay for."""
+        return self._usage is not None
+
     def _check_usage(self) -> None:
         if self._usage is not None:
-            told = self._usage["completion_tokens"]
-            assert told == self.count, f"usage tells {told} tokens of {self.count}"
-        else:
-            assert not self.ask.include_usage, "usage was asked for"
+            assert self.ask.include_usage, "usage was told to somebody who did not ask"
+            told = self._usage["prompt_tokens"], self._usage["completion_tokens"]
+            due = len(tokens.prompt_ids(self.ask.prompt)), self.count
+            assert told == due, f"usage tells {told} tokens and had to tell {due}"

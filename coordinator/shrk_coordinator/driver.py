@@ -116,9 +116,9 @@ class Driver:
         """The engine did not tell all token ids."""
         self.post(seen.IdsUnknown(self.now(), stream))
 
-    def last_token(self, stream: StreamId) -> None:
+    def last_token(self, stream: StreamId, tokens: int) -> None:
         """The answer's last token goes to the caller."""
-        self.post(seen.LastTokenDelivered(self.now(), stream))
+        self.post(seen.LastTokenDelivered(self.now(), stream, tokens))
 
     def finished(self, stream: StreamId, tokens: int) -> None:
         """The answer is whole."""

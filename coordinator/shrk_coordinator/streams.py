@@ -113,8 +113,8 @@ class Announcements(Protocol):
         """The engine did not tell all token ids."""
         ...
 
-    def last_token(self, stream: StreamId) -> None:
-        """The answer's last token goes to the caller."""
+    def last_token(self, stream: StreamId, tokens: int) -> None:
+        """The answer's last token goes to the caller; `tokens` of the whole answer."""
         ...
 
     def finished(self, stream: StreamId, tokens: int) -> None:

@@ -114,6 +114,8 @@ class Link:
                 size = len(part)
                 if size > PART_BYTES_MAX:
                     raise ContractBroken(f"a piece of {size:,} bytes; {PART_BYTES_MAX:,} are the most")
+                if piece.HasField("end"):
+                    _check_end(piece.end)
                 # A stream without a sink was cancelled or lost its race: the node may not know yet.
                 if sink is not None:
                     sink.piece(piece, size, part)
@@ -277,10 +279,14 @@ def _bounded_finish(finish: link_pb2.Finish) -> link_pb2.Finish:
         raise ContractBroken(f"an answer with {len(finish.choices):,} choices; {CHOICES_MAX:,} are the most")
     _check_json(finish.usage_json, dict)
     for end in finish.choices:
-        _check_json(end.stop_reason_json, object)
-        if len(end.finish_reason) > NAME_LENGTH_MAX:
-            raise ContractBroken(f"a finish reason of {len(end.finish_reason):,} characters")
+        _check_end(end)
     return finish
+
+
+def _check_end(end: link_pb2.ChoiceEnd) -> None:
+    _check_json(end.stop_reason_json, object)
+    if len(end.finish_reason) > NAME_LENGTH_MAX:
+        raise ContractBroken(f"a finish reason of {len(end.finish_reason):,} characters")
 
 
 def _check_json(text: bytes, kind: type) -> None:

@@ -98,7 +98,7 @@ class FannedAnswer:
 
     def _ending(self) -> bytes:
         call = self.strands[0].call
-        if not call.include_usage:
+        if not call.include_usage or not all(strand.usage_known for strand in self.strands):
             return sse.DONE
         finishes = [strand.finish_frame for strand in self.strands if strand.finish_frame is not None]
         total = link_pb2.Finish(

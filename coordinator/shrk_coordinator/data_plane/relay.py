@@ -27,6 +27,7 @@ from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
 from shrk_coordinator.state.events import FailureDetail, StreamId
+from shrk_coordinator.state.stall import Paces
 from shrk_coordinator.streams import Announcements, AttemptSink, LinkPort
 
 #: Give credit back in steps of this size: small enough to keep a node busy, large enough to be rare.
@@ -56,6 +57,7 @@ class Shared:
     patience: Patience = Patience()
     end_of_tick: EndOfTick = field(default_factory=EndOfTick)
     held: HeldBytes = field(default_factory=HeldBytes)
+    paces: Paces = field(default_factory=Paces)
 
 
 class Relay:
@@ -67,6 +69,8 @@ class Relay:
         self.cursor = CommitCursor()
         self.error: ApiError | None = None
         self.ended = False
+        #: False where the prompt's tokens were never told: then the caller hears no usage rather than a wrong one.
+        self.usage_known = True
         #: The node whose answer this is, once there is one.
         self.node_id = ""
         #: What has reached the caller, for another node to go on from.
@@ -127,6 +131,7 @@ class Relay:
     def completed(self) -> None:
         """All tokens came, and the node was lost before it could say so."""
         assert self._end is not None, "only an answer whose last token came is completed without its node"
+        self.usage_known = bool(self._delivered.prompt)
         counted = link_pb2.Finish(
             end_index=self.cursor.index,
             choices=[self._end],

@@ -32,7 +32,7 @@ class StreamedRelay(Relay):
         self._written_at = 0.0
         #: Bytes written that the caller has not read on: its node gets no credit for them yet.
         self._unread = 0
-        self._clock = StallClock()
+        self._clock = StallClock(shared.paces.of(call.envelope.model))
         #: When the last piece came, of whichever attempt.
         self._heard_at = 0.0
         #: Something goes to the caller that cannot be taken back.
@@ -93,11 +93,13 @@ class StreamedRelay(Relay):
 
     def _last_token(self, stream: StreamId) -> None:
         self._clock.stop()
-        self._tell.last_token(stream)
+        self.shared.paces.learn(self.call.envelope.model, self._clock)
+        self._tell.last_token(stream, self.cursor.index)
 
     def _complete(self, finish: link_pb2.Finish) -> None:
         call = self.call
-        self._pending.append(call.dialect.ending(call.envelope, finish, call.include_usage) + sse.DONE)
+        include_usage = call.include_usage and self.usage_known
+        self._pending.append(call.dialect.ending(call.envelope, finish, include_usage) + sse.DONE)
 
     # --- to the caller -------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ class Request:
     current: Attempt | None = None
     #: Something reached the caller that cannot be taken back.
     delivered: bool = False
+    #: Of the whole answer, once its last one is delivered.
+    tokens: int = 0
     #: What the delivered part was generated with.
     pin: Pin = field(default_factory=Pin)
     #: While it waits for a node: until when, and what it lost.

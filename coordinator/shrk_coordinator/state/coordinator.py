@@ -75,8 +75,8 @@ class CoordinatorState:
                 if attempt := self.attempts.by_stream.get(stream):
                     attempt.request.by_ids = False
                 return []
-            case seen.LastTokenDelivered(now, stream):
-                return self._last_token(now, stream)
+            case seen.LastTokenDelivered(now, stream, tokens):
+                return self._last_token(now, stream, tokens)
             case seen.AttemptFinished(now, stream, tokens):
                 return self._finished(now, stream, tokens)
             case seen.AttemptFailed(now, stream, failure):
@@ -213,13 +213,14 @@ class CoordinatorState:
         request.delivered, request.failures, request.pin = True, 0, attempt.pin
         self.journal.first_piece(now, request.request_id, index)
         if offer := self._offer_of(attempt):
-            offer.stalled = False
+            offer.stalled_at = None
         return []
 
-    def _last_token(self, now: float, stream: seen.StreamId) -> list[Effect]:
+    def _last_token(self, now: float, stream: seen.StreamId, tokens: int) -> list[Effect]:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is not None:
             attempt.phase = Phase.CLOSING
+            attempt.request.tokens = tokens
             attempt.deadline = min(now + FINISH_SECONDS_MAX, attempt.request.deadline)
         return []
 
@@ -264,7 +265,7 @@ class CoordinatorState:
         request = attempt.request
         release = self._release(now, attempt, Outcome.FAILED, failure)
         if attempt.phase is Phase.CLOSING:
-            self._close(now, request, Outcome.FINISHED)
+            self._close(now, request, Outcome.FINISHED, request.tokens)
             return [release, do.CompleteRequest(request.request_id)]
         if failure.fault is Fault.CALLER and not request.delivered:
             return [release, self._fail(now, request, failure)]
@@ -307,7 +308,7 @@ class CoordinatorState:
         if attempt is None or attempt.phase is not Phase.ANSWERING:
             return []
         if offer := self._offer_of(attempt):
-            offer.stalled = True
+            offer.stalled_at = now
         return self._hand_over(now, attempt, "node_stalled", "no token came for too long")
 
     def _hand_over_draining(self, now: float, node: Node) -> list[Effect]:

@@ -135,6 +135,8 @@ class LastTokenDelivered:
 
     now: float
     stream: StreamId
+    #: Tokens of the whole answer.
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def rank(node: Node, offer: Offer) -> tuple[bool, float, int, NodeId]:
 
     One that has just stalled, or is not heard, comes last: what it lost has left it the least loaded of all.
     """
-    return offer.stalled or node.quiet, offer.load, offer.placed, offer.node_id
+    return offer.stalled_at is not None or node.quiet, offer.load, offer.placed, offer.node_id
 
 
 def place(roster: Roster, wish: Wish) -> Placed | NotThatKind | Nowhere:

@@ -19,6 +19,9 @@ from shrk_coordinator.state.events import LinkId, NodeId
 #: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
 #: The bound keeps a node that invents names from filling memory.
 MODELS_MAX = 10_000
+#: An engine in which a stream stalled comes last for this long, unless it shows before that it moves: its own agent
+#: ends an engine that hangs sooner.
+STALLED_SECONDS = 30.0
 #: A caller's typing error may not cost more than a few milliseconds of everybody's time.
 NAMES_COMPARED_MAX = 200
 NAMES_LENGTH_MAX = 100
@@ -44,8 +47,8 @@ class Offer:
     in_flight: int = 0
     #: Attempts ever placed there; breaks ties so that idle nodes take turns.
     placed: int = 0
-    #: A stream stalled here and nothing has come since: asked only where nobody else is.
-    stalled: bool = False
+    #: When a stream stalled here, of which nothing has come since: asked only where nobody else is.
+    stalled_at: float | None = None
 
     @property
     def life(self) -> EngineLife:
@@ -120,7 +123,7 @@ class Roster:
         for model in node.offers.keys() - offered.keys():
             self._withdraw(node, model)
         for model, engine in offered.items():
-            self._offer(node, model, engine)
+            self._offer(now, node, model, engine)
 
     def unlink(self, node: Node) -> None:
         """The node's link is gone; it offers nothing until it is back."""
@@ -129,10 +132,12 @@ class Roster:
         for model in list(node.offers):
             self._withdraw(node, model)
 
-    def _offer(self, node: Node, model: str, engine: EngineReport) -> None:
+    def _offer(self, now: float, node: Node, model: str, engine: EngineReport) -> None:
         known = node.offers.get(model)
         if known is not None:
-            known.stalled = known.stalled and known.engine.life == engine.life
+            if known.stalled_at is not None:
+                over = now - known.stalled_at > STALLED_SECONDS or known.engine.life != engine.life
+                known.stalled_at = None if over else known.stalled_at
             known.engine = engine
             return
         if model not in self._offers:

@@ -99,7 +99,7 @@ async def test_a_request_whose_last_token_came_is_completed_when_its_node_is_los
     ask(driver, request, 1)
     [stream] = driver.state.attempts.by_stream
     driver.first_piece(stream, 0)
-    driver.last_token(stream)
+    driver.last_token(stream, 1)
     driver.post(seen.LinkClosed(driver.now(), "a", linked["a"], "cut"))
     assert request.told == ["completed"]
 

@@ -68,7 +68,7 @@ def test_only_an_engine_of_the_same_kind_is_placed_where_it_must_be() -> None:
 
 def test_one_that_has_just_stalled_is_asked_last_however_idle_it_is() -> None:
     roster = a_roster("a", "b")
-    offer_of(roster, "a").stalled = True
+    offer_of(roster, "a").stalled_at = 0.0
     offer_of(roster, "b").in_flight = 100
     assert placed(roster) == "b"
     assert placed(roster, Wish("m", CHAT, lives(roster, "b"))) == "a"

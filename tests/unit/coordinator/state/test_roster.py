@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shrk_contract.terms import SILENCE_SECONDS_MAX, State
-from shrk_coordinator.state.roster import MODELS_MAX, Roster
+from shrk_coordinator.state.roster import MODELS_MAX, STALLED_SECONDS, Roster
 from support.states import a_report
 
 
@@ -83,15 +83,19 @@ def test_the_nearest_names_are_those_that_are_served_first() -> None:
     assert roster.nearest("zzz") == ()
 
 
-def test_a_stall_is_forgotten_with_the_engines_next_life_and_not_with_its_next_report() -> None:
+def test_a_stall_is_forgotten_with_the_engines_next_life_or_after_a_while_and_not_with_its_next_report() -> None:
     roster = Roster()
     node = roster.link(0.0, "a", 1, 1, "owner")
     roster.report(0.0, node, a_report("m"))
-    node.offers["m"].stalled = True
-    roster.report(1.0, node, a_report("m"))
-    assert node.offers["m"].stalled
-    roster.report(2.0, node, a_report("m", life=1))
-    assert not node.offers["m"].stalled
+    offer = node.offers["m"]
+    offer.stalled_at = 0.0
+    roster.report(STALLED_SECONDS, node, a_report("m"))
+    assert offer.stalled_at is not None
+    roster.report(STALLED_SECONDS + 0.1, node, a_report("m"))
+    assert offer.stalled_at is None
+    offer.stalled_at = STALLED_SECONDS + 1.0
+    roster.report(STALLED_SECONDS + 2.0, node, a_report("m", life=1))
+    assert offer.stalled_at is None
 
 
 def test_each_link_and_each_start_of_an_engine_is_a_life_of_its_own() -> None:

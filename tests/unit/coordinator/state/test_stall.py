@@ -7,7 +7,15 @@ import random
 
 import pytest
 
-from shrk_coordinator.state.stall import GAPS_MAX, REPEAT_SECONDS, STALL_SECONDS_MAX, STALL_SECONDS_MIN, StallClock
+from shrk_coordinator.state.stall import (
+    GAPS_MAX,
+    MODELS_MAX,
+    REPEAT_SECONDS,
+    STALL_SECONDS_MAX,
+    STALL_SECONDS_MIN,
+    Paces,
+    StallClock,
+)
 
 
 def a_clock(gap: float, tokens: int = 200) -> tuple[StallClock, float]:
@@ -30,6 +38,50 @@ def test_a_quick_stream_has_two_seconds() -> None:
     assert clock.limit == STALL_SECONDS_MIN
     assert not clock.stalled(last + STALL_SECONDS_MIN)
     assert clock.stalled(last + STALL_SECONDS_MIN + 0.001)
+
+
+def test_a_stream_of_which_nothing_is_known_yet_has_ten_seconds() -> None:
+    clock = StallClock()
+    clock.token(0.0)
+    assert not clock.stalled(STALL_SECONDS_MAX)
+    assert clock.stalled(STALL_SECONDS_MAX + 0.001)
+
+
+def test_a_slow_stream_does_not_stall_at_its_second_token() -> None:
+    clock = StallClock()
+    clock.token(0.0)
+    clock.token(3.0)
+    assert not clock.stalled(6.0)
+
+
+def test_a_new_stream_is_expected_to_be_as_fast_as_others_of_its_model() -> None:
+    paces = Paces()
+    assert paces.of("m") is None
+    paces.learn("m", StallClock())
+    assert paces.of("m") is None, "a stream of one token says nothing"
+    paces.learn("m", a_clock(gap=0.1)[0])
+    assert paces.of("m") == pytest.approx(0.1)
+    clock = StallClock(paces.of("m"))
+    clock.token(0.0)
+    assert clock.stalled(STALL_SECONDS_MIN + 0.001)
+    for _ in range(100):
+        paces.learn("m", a_clock(gap=1.0)[0])
+    assert paces.of("m") == pytest.approx(1.0, rel=0.01)
+
+
+def test_one_quick_gap_does_not_make_a_slow_stream_a_quick_one() -> None:
+    clock = StallClock()
+    for now in (0.0, 0.001, 2.0, 4.0, 6.0):
+        clock.token(now)
+    assert clock.limit == STALL_SECONDS_MAX
+
+
+def test_the_models_remembered_are_bounded() -> None:
+    paces, clock = Paces(), a_clock(gap=0.1)[0]
+    for number in range(MODELS_MAX + 1):
+        paces.learn(str(number), clock)
+    assert paces.of("0") is None
+    assert paces.of(str(MODELS_MAX)) is not None
 
 
 def test_a_slow_stream_has_eight_of_its_own_gaps() -> None:
