@@ -91,14 +91,17 @@ class Request:
     deadline: float
     #: Whether it may go on from token ids, as far as is known.
     by_ids: bool = False
-    #: Engines that are not asked again for this request.
+    #: Engines that failed this request, and are not asked again.
     tried: set[EngineLife] = field(default_factory=set)
+    #: Engines that it left or that would not take it, and when: asked again where there is no other.
+    left: dict[EngineLife, float] = field(default_factory=dict)
     attempts: int = 0
     #: Attempts in a row that brought no token.
     failures: int = 0
     current: Attempt | None = None
-    #: Something reached the caller that cannot be taken back.
+    #: Something reached the caller that cannot be taken back; since when.
     delivered: bool = False
+    delivered_at: float = 0.0
     #: Of the whole answer, once its last one is delivered.
     tokens: int = 0
     #: What the delivered part was generated with.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import replace
 
 from shrk_contract.terms import ResumeMethod
@@ -24,20 +24,45 @@ LOSSES = frozenset(
         "engine_aborted",
     }
 )
+#: An engine that was left while it still lived (busy, stalled, silent) is not asked again before this, and then only
+#: where there is no other.
+LEFT_SECONDS = 1.0
 
 
-def choose(
-    roster: Roster, request: Request, also_tried: Collection[EngineLife] = ()
-) -> tuple[Placed | NotThatKind | Nowhere, ResumeMethod | None]:
+def choose(roster: Roster, request: Request, now: float) -> tuple[Placed | NotThatKind | Nowhere, ResumeMethod | None]:
     """The node to ask next, and how it is to go on.
 
-    What was delivered goes on by ids on an equal engine; else it is replayed, on an equal engine where there is one.
+    One that is well goes before one that has stalled; what was delivered goes on by ids on an equal engine; else it is
+    replayed, on an equal engine where there is one.
     """
-    tried = request.tried.union(also_tried) if also_tried else request.tried
-    wish = Wish(request.model, request.endpoint, tried)
+    new = Wish(request.model, request.endpoint, request.tried | request.left.keys())
+    again = replace(
+        new, tried=request.tried.union(left for left, at in request.left.items() if now - at < LEFT_SECONDS)
+    )
+    # Before anything was lost, a refusal by all is an answer; afterwards any node is better than none.
+    wishes = (new, again) if request.delivered or request.failures else (new,)
+    for wish in wishes:
+        for well in (True, False):
+            for each, method in _ways(request, replace(wish, well=well)):
+                if isinstance(placed := place(roster, each), Placed):
+                    return placed, method
+    return place(roster, new), None
+
+
+def choose_elsewhere(roster: Roster, request: Request, life: EngineLife) -> tuple[Placed, ResumeMethod | None] | None:
+    """A node that is well and to which a request may be moved while this engine may still finish it, if there is one."""
+    wish = Wish(request.model, request.endpoint, request.tried | request.left.keys() | {life}, well=True)
+    for each, method in _ways(request, wish):
+        if isinstance(placed := place(roster, each), Placed):
+            return placed, method
+    return None
+
+
+def _ways(request: Request, wish: Wish) -> Iterator[tuple[Wish, ResumeMethod | None]]:
+    """How a request may go on, best first."""
     if not request.delivered:
-        return place(roster, wish), None
-    equal = place(roster, replace(wish, pin=request.pin))
-    if isinstance(equal, Placed):
-        return equal, ResumeMethod.BY_IDS if request.by_ids else ResumeMethod.REPLAY
-    return place(roster, wish), ResumeMethod.REPLAY
+        yield wish, None
+        return
+    equal = replace(wish, pin=request.pin)
+    yield equal, ResumeMethod.BY_IDS if request.by_ids else ResumeMethod.REPLAY
+    yield wish, ResumeMethod.REPLAY

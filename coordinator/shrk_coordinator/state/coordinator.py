@@ -21,7 +21,7 @@ from shrk_coordinator.state.attempts import (
     Phase,
     Request,
 )
-from shrk_coordinator.state.continuation import LOSSES, choose
+from shrk_coordinator.state.continuation import LOSSES, choose, choose_elsewhere
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, FailureDetail
 from shrk_coordinator.state.journal import Journal, Outcome
@@ -33,6 +33,8 @@ from shrk_coordinator.state.roster import Node, Offer, Roster
 QUIET_SECONDS_MAX = 4.0
 #: The coordinator itself was held up when two ticks are this far apart: then it may not have heard what was said.
 TICK_SECONDS_MAX = 1.0
+#: A replay may take this many times as long as what it repeats took.
+REPLAY_SLOWNESS = 3.0
 #: A node that stops lets run what runs; what is still left this long before its end is moved.
 HAND_OVER_SECONDS = 5.0
 
@@ -153,7 +155,7 @@ class CoordinatorState:
 
     def _place_or_refuse(self, now: float, request: Request) -> list[Effect]:
         """Ask a node, or tell the caller why none can be asked. Only while nothing has gone wrong."""
-        placement, resume = choose(self.roster, request)
+        placement, resume = choose(self.roster, request, now)
         match placement:
             case Placed(node, offer):
                 return [self._begin(now, request, node, offer, resume, "")]
@@ -198,6 +200,9 @@ class CoordinatorState:
         attempt.phase = Phase.READING
         # A whole answer shows nothing before its end, so only the request's own deadline can bound it.
         wait = FIRST_PIECE_SECONDS_MAX if attempt.request.streaming else REQUEST_SECONDS_MAX
+        if attempt.resume is ResumeMethod.REPLAY:
+            # It is silent for as long as it takes to say again what was said so far, on a slower engine longer.
+            wait += REPLAY_SLOWNESS * (now - attempt.request.delivered_at)
         attempt.deadline = min(now + wait, attempt.request.deadline)
         return []
 
@@ -210,6 +215,7 @@ class CoordinatorState:
         attempt.deadline = request.deadline
         # The ids before a seam between unlike engines are another kind's.
         request.by_ids &= not request.delivered or attempt.pin == request.pin
+        request.delivered_at = request.delivered_at if request.delivered else now
         request.delivered, request.failures, request.pin = True, 0, attempt.pin
         self.journal.first_piece(now, request.request_id, index)
         if offer := self._offer_of(attempt):
@@ -232,7 +238,7 @@ class CoordinatorState:
             begun = FailureDetail(Fault.NODE, "the node rejected what it had begun", code="node_broke_contract")
             return self._broken(now, stream, begun)
         request = attempt.request
-        request.tried.add(attempt.life)
+        request.left[attempt.life] = now
         release = self._release(now, attempt, Outcome.REJECTED)
         if request.delivered or request.failures:
             busy = FailureDetail(Fault.NODE, "no node was free to go on", code="node_rejected")
@@ -265,6 +271,8 @@ class CoordinatorState:
         request = attempt.request
         release = self._release(now, attempt, Outcome.FAILED, failure)
         if attempt.phase is Phase.CLOSING:
+            if failure.code not in LOSSES:
+                return [release, self._fail(now, request, failure)]
             self._close(now, request, Outcome.FINISHED, request.tokens)
             return [release, do.CompleteRequest(request.request_id)]
         if failure.fault is Fault.CALLER and not request.delivered:
@@ -281,10 +289,11 @@ class CoordinatorState:
         """Ask the next node, or wait for one, or give the request up with what was last heard."""
         if request.exhausted or now >= request.deadline:
             return [self._fail(now, request, failure)]
-        placement, resume = choose(self.roster, request)
+        placement, resume = choose(self.roster, request, now)
         if isinstance(placement, Placed):
             return [self._begin(now, request, placement.node, placement.offer, resume, failure.code)]
-        if failure.code in LOSSES and self.attempts.wait(now, request, failure):
+        # What has begun to reach its caller waits in any case; the rest, where what was lost may be back.
+        if (request.delivered or failure.code in LOSSES) and self.attempts.wait(now, request, failure):
             return []
         return [self._fail(now, request, failure)]
 
@@ -293,7 +302,7 @@ class CoordinatorState:
         effects: list[Effect] = []
         for request in list(self.attempts.waiting.values()):
             assert request.lost is not None, "only requests that lost a node wait"
-            placement, resume = choose(self.roster, request)
+            placement, resume = choose(self.roster, request, now)
             if isinstance(placement, Placed):
                 after = request.lost.code
                 effects.append(self._begin(now, request, placement.node, placement.offer, resume, after))
@@ -338,12 +347,13 @@ class CoordinatorState:
         request = attempt.request
         if not attempt.movable:
             return []
-        placement, resume = choose(self.roster, request, (attempt.life,))
-        if not isinstance(placement, Placed) or placement.node.quiet:
+        chosen = choose_elsewhere(self.roster, request, attempt.life)
+        if chosen is None:
             return []
+        placement, resume = chosen
         moved = FailureDetail(Fault.NODE, why, code=code)
         cancel = self._cancel(now, attempt, why, Outcome.HANDED_OVER, moved)
-        request.tried.add(attempt.life)
+        request.left[attempt.life] = now
         request.failures = attempt.failures_after
         return [cancel, self._begin(now, request, placement.node, placement.offer, resume, code)]
 

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     ENDPOINT = "endpoint_not_served"
     TRIED = "already_tried"
     PIN = "another_pin"
+    UNWELL = "stalled_or_silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Wish:
     tried: Collection[EngineLife] = ()
     #: What the engine must be, where it is to go on exactly; None: whatever serves the model.
     pin: Pin | None = None
+    #: Only engines that have not just stalled, on nodes that are heard.
+    well: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
         return Reason.TRIED
     if wish.pin is not None and offer.engine.pin != wish.pin:
         return Reason.PIN
+    if wish.well and (offer.stalled_at is not None or node.quiet):
+        return Reason.UNWELL
     return None
 
 

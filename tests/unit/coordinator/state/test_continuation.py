@@ -7,11 +7,18 @@ import pytest
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Rejection, ResumeMethod
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, FINISH_SECONDS_MAX, Request
-from shrk_coordinator.state.continuation import choose
-from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.attempts import (
+    ATTEMPTS_MAX,
+    FAILURES_MAX,
+    FINISH_SECONDS_MAX,
+    FIRST_PIECE_SECONDS_MAX,
+    WAIT_SECONDS_MAX,
+    Request,
+)
+from shrk_coordinator.state.continuation import LEFT_SECONDS, choose, choose_elsewhere
+from shrk_coordinator.state.coordinator import REPLAY_SLOWNESS, CoordinatorState
 from shrk_coordinator.state.placement import Nowhere, Placed
-from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.roster import EngineLife, Roster
 from support.states import CHAT, OTHER_PIN, PIN, a_failure, a_report, ask, begun, fail, link_node, lose, only_start
 
 BY_IDS, REPLAY = ResumeMethod.BY_IDS, ResumeMethod.REPLAY
@@ -33,23 +40,86 @@ def test_what_has_reached_nobody_begins_anew_and_anything_else_goes_on() -> None
     roster = Roster()
     roster.report(0.0, roster.link(0.0, "a", 1, 1, "o"), a_report("m", pin=PIN))
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0, by_ids=True, pin=PIN)
-    assert choose(roster, request)[1] is None
+    assert choose(roster, request, 0.0)[1] is None
     request.delivered = True
-    assert choose(roster, request)[1] is BY_IDS
+    assert choose(roster, request, 0.0)[1] is BY_IDS
     request.by_ids = False
-    assert choose(roster, request)[1] is REPLAY
+    assert choose(roster, request, 0.0)[1] is REPLAY
     request.by_ids, request.pin = True, OTHER_PIN
-    assert choose(roster, request)[1] is REPLAY
+    assert choose(roster, request, 0.0)[1] is REPLAY
 
 
-def test_an_engine_that_is_also_tried_is_left_out_for_this_once() -> None:
+def test_nothing_is_moved_to_where_it_is_or_was_or_to_what_is_unwell() -> None:
     roster = Roster()
     node = roster.link(0.0, "a", 1, 1, "o")
     roster.report(0.0, node, a_report("m"))
+    offer = node.offers["m"]
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0)
-    assert isinstance(choose(roster, request, (node.offers["m"].life,))[0], Nowhere)
-    assert isinstance(choose(roster, request)[0], Placed)
-    assert not request.tried
+    elsewhere = EngineLife(99, "m", 0)
+    assert choose_elsewhere(roster, request, offer.life) is None
+    assert choose_elsewhere(roster, request, elsewhere) is not None
+    offer.stalled_at = 0.0
+    assert choose_elsewhere(roster, request, elsewhere) is None
+    offer.stalled_at, node.quiet = None, True
+    assert choose_elsewhere(roster, request, elsewhere) is None
+    node.quiet = False
+    request.left[offer.life] = 0.0
+    assert choose_elsewhere(roster, request, elsewhere) is None
+
+
+def test_an_engine_that_was_left_is_asked_again_where_there_is_no_other_and_one_that_failed_is_not() -> None:
+    roster = Roster()
+    node = roster.link(0.0, "a", 1, 1, "o")
+    roster.report(0.0, node, a_report("m"))
+    request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0, delivered=True)
+    request.left[node.offers["m"].life] = 5.0
+    assert isinstance(choose(roster, request, 5.0 + LEFT_SECONDS - 0.1)[0], Nowhere)
+    assert isinstance(choose(roster, request, 5.0 + LEFT_SECONDS)[0], Placed)
+    request.tried.add(node.offers["m"].life)
+    assert isinstance(choose(roster, request, 100.0)[0], Nowhere)
+
+
+def test_a_healthy_unlike_engine_goes_before_an_equal_one_that_has_stalled(state: CoordinatorState) -> None:
+    link_node(state, "first", "m", pin=PIN)
+    start = begun(state)
+    link_node(state, "equal", "m", pin=PIN)
+    link_node(state, "unlike", "m", pin=OTHER_PIN)
+    state.roster.nodes["equal"].offers["m"].stalled_at = 0.0
+    moved = only_start(list(state.handle(seen.AttemptStalled(1.0, start.stream))))
+    assert (moved.node_id, moved.resume) == ("unlike", REPLAY)
+
+
+def test_a_stream_is_not_moved_onto_a_node_that_hangs_itself(state: CoordinatorState) -> None:
+    link_node(state, "hangs", "m")
+    start = begun(state)
+    link_node(state, "survives", "m")
+    second = only_start(list(state.handle(seen.AttemptStalled(1.0, start.stream))))
+    state.handle(seen.FirstPieceDelivered(1.0, second.stream, 1))
+    own = begun(state)
+    assert own.node_id == "survives"
+    # Reading the other's prompt held everything up on the survivor.
+    assert state.handle(seen.AttemptStalled(3.5, own.stream)) == []
+
+
+def test_after_one_false_stall_a_loss_brings_the_stream_back(state: CoordinatorState) -> None:
+    link_node(state, "a", "m")
+    start = begun(state)
+    link_node(state, "b", "m")
+    second = only_start(list(state.handle(seen.AttemptStalled(1.0, start.stream))))
+    state.handle(seen.FirstPieceDelivered(1.0, second.stream, 1))
+    back = only_start(lose(state, second, now=5.0))
+    assert back.node_id == "a"
+
+
+def test_a_replay_has_time_for_what_took_long_to_say(state: CoordinatorState) -> None:
+    for node in "ab":
+        link_node(state, node, "m")
+    start = begun(state)
+    state.handle(seen.IdsUnknown(0.0, start.stream))
+    long = 2 * FIRST_PIECE_SECONDS_MAX
+    replay = only_start(lose(state, start, now=long))
+    state.handle(seen.AttemptAccepted(long, replay.stream))
+    assert state.attempts.by_stream[replay.stream].deadline == long + FIRST_PIECE_SECONDS_MAX + REPLAY_SLOWNESS * long
 
 
 def test_an_answer_goes_on_by_ids_on_an_engine_of_the_same_kind_however_busy_it_is(state: CoordinatorState) -> None:
@@ -157,17 +227,10 @@ def test_a_replay_that_says_something_else_is_left_and_another_node_is_asked(sta
     effects = fail(state, second, DIVERGED)
     third = only_start(effects)
     assert {second.node_id, third.node_id} == {"b", "c"}
-    effects = fail(state, third, DIVERGED)
+    # Nobody else is there; the first may be back.
+    assert not of(fail(state, third, DIVERGED), do.FailRequest)
+    effects = list(state.handle(seen.Tick(WAIT_SECONDS_MAX)))
     assert effects[-1] == do.FailRequest(start.request_id, a_failure(DIVERGED), 3)
-
-
-def test_nobody_waits_for_a_node_after_a_divergence(state: CoordinatorState) -> None:
-    link_node(state, "a", "m")
-    start = begun(state)
-    link_node(state, "b", "m")
-    second = only_start(lose(state, start))
-    assert of(fail(state, second, DIVERGED), do.FailRequest)
-    assert not state.attempts.waiting
 
 
 def test_a_rejection_while_going_on_asks_the_next_node_and_counts_as_no_failure(state: CoordinatorState) -> None:
@@ -258,13 +321,13 @@ def test_a_node_lost_after_the_last_token_completes_the_request_and_nobody_else_
     assert not state.attempts.requests
 
 
-@pytest.mark.parametrize("fault", [Fault.ENGINE, Fault.CALLER])
-def test_whatever_goes_wrong_after_the_last_token_the_answer_is_whole(state: CoordinatorState, fault: Fault) -> None:
+def test_what_contradicts_the_last_token_does_not_pass_for_a_whole_answer(state: CoordinatorState) -> None:
     link_node(state, "a", "m")
     start = begun(state)
     state.handle(seen.LastTokenDelivered(0.0, start.stream))
-    effects = list(state.handle(seen.AttemptFailed(0.0, start.stream, a_failure("late", fault))))
-    assert effects[-1] == do.CompleteRequest(start.request_id)
+    late = a_failure("engine_nonsense", Fault.ENGINE)
+    effects = list(state.handle(seen.AttemptFailed(0.0, start.stream, late)))
+    assert effects[-1] == do.FailRequest(start.request_id, late, 1)
 
 
 def test_a_finish_that_does_not_follow_the_last_token_is_not_waited_for(state: CoordinatorState) -> None:

@@ -14,7 +14,7 @@ from shrk_coordinator.state.coordinator import (
     TICK_SECONDS_MAX,
     CoordinatorState,
 )
-from support.states import PIN, a_report, ask, begun, fail, link_node, lose, only_start
+from support.states import PIN, a_report, ask, begun, fail, link_node, only_start
 
 #: What a driver's ticks are apart, and what a working node's signs of life are.
 STEP = 0.25
@@ -214,15 +214,13 @@ def test_only_a_stream_between_its_first_and_its_last_token_can_stall(state: Coo
 # --- all of them ------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_was_left_is_not_asked_again_for_this_request(state: CoordinatorState) -> None:
+def test_nothing_is_moved_back_to_a_node_that_it_left(state: CoordinatorState) -> None:
     link_node(state, "a", "m")
     start = begun(state)
     link_node(state, "b", "m")
     second = only_start(list(state.handle(seen.AttemptStalled(1.0, start.stream))))
     state.handle(seen.FirstPieceDelivered(1.0, second.stream))
     assert state.handle(seen.AttemptStalled(2.0, second.stream)) == []
-    assert lose(state, second, now=3.0) == [do.ReleaseStream(second.stream, second.link)]
-    assert second.request_id in state.attempts.waiting
 
 
 def test_the_slot_of_what_was_moved_is_free_and_the_other_node_has_it(state: CoordinatorState) -> None:

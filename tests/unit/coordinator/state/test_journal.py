@@ -78,7 +78,7 @@ def test_what_was_moved_or_rejected_is_told_from_what_failed(state: CoordinatorS
 def test_each_way_in_which_a_request_ends_has_its_outcome(state: CoordinatorState) -> None:
     refused, _ = ask(state)
     link_node(state, "a", "m")
-    finished, cancelled, failed = begun(state), begun(state), begun(state)
+    finished, cancelled, failed = begun(state), begun(state), only_start(ask(state)[1])
     state.handle(seen.AttemptFinished(1.0, finished.stream, 3))
     state.handle(seen.CallerLeft(1.0, cancelled.request_id))
     fail(state, failed, "engine_nonsense", now=1.0)
