@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import structlog
@@ -37,10 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     names = ("matrix",) if options.case else options.only
     wish = Wish(options.seed, options.full, tuple(options.case or ()))
-    origin = _origin()
     outcomes = []
     for name in names:
-        outcomes.append(asyncio.run(_measure(name, wish, origin)))
+        outcomes.append(asyncio.run(_measure(name, wish)))
         print(report.summary(outcomes[-1]), file=sys.stderr if options.json else sys.stdout, flush=True)
         if options.full and not options.case:
             _write(outcomes[-1])
@@ -76,10 +76,13 @@ def _case(text: str) -> Case:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-async def _measure(name: str, wish: Wish, origin: Origin) -> Outcome:
-    began = time.monotonic()
+async def _measure(name: str, wish: Wish) -> Outcome:
+    began, origin = time.monotonic(), _origin()
     print(f"reliability: {name} begins", file=sys.stderr, flush=True)
     found = await EXPERIMENTS[name](wish, _teller(name))
+    if (now := _origin()) != origin:
+        # Processes that were started on the way ran something else than the first ones.
+        origin = replace(now, commit=f"{origin.commit}, then {now.commit}")
     return Outcome(name, wish.seed, round(time.monotonic() - began, 1), origin, found.rows, found.failed)
 
 
@@ -103,7 +106,8 @@ def _write(outcome: Outcome) -> None:
 
 
 def _origin() -> Origin:
-    return Origin(_git("describe", "--always", "--dirty"), _git("log", "-1", "--format=%cs"))
+    commit, date = _git("describe", "--always", "--dirty"), _git("log", "-1", "--format=%cs")
+    return Origin(commit, date, os.cpu_count() or 0)
 
 
 def _git(*arguments: str) -> str:

@@ -306,7 +306,8 @@ def rows(runs: Sequence[Run]) -> tuple[Row, ...]:
         Row(
             promise=_WORDS[fault],
             tried="before the first token and after each of 64, for text, tool call, JSON and not streamed: "
-            "status 200, no error, and the answer equal to the one without the fault, usage included",
+            "status 200, no error, and the answer equal to the one without the fault, usage included; "
+            f"{GROUPS} groups of {NODES_EACH} nodes at the same time",
             n=len(mine),
             failures=sum(bool(run.problem) for run in mine),
             gaps=Gaps.of([run.gap_seconds for run in mine if run.gap_seconds is not None]),

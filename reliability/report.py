@@ -25,7 +25,7 @@ What we promise, how it is tried, and what was counted. `make reliability` write
 *Rarer than* is what "0 of n" proves: with 95 % confidence failures are rarer than 3/n. It stands only where none was
 seen. A *gap* is the pause in a caller's stream that a fault cost, without the prompt being read again, which takes as
 long as the prompt is long: half of all gaps are below the first figure, 99 % below the second. All of it ran on one
-machine, callers, coordinator and nodes together.
+machine, callers, coordinator and nodes together, and what was killed started again beside it.
 """
 
 #: Whoever wants to see more finds them in the results.
@@ -57,7 +57,8 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
     parts = [_HEAD]
     for name, title in TITLES.items():
         outcome = outcomes.get(name)
-        parts.append(f"## {title}\n\n" + ("\n".join(_section(outcome)) if outcome else "Not measured yet.") + "\n")
+        section = "\n".join(_section(outcome)).rstrip() if outcome else "Not measured yet."
+        parts.append(f"## {title}\n\n{section}\n")
     return "\n".join([*parts, _NOT_COVERED])
 
 
@@ -65,7 +66,7 @@ def _section(outcome: Outcome) -> Iterator[str]:
     origin = outcome.origin
     yield (
         f"Measured at commit `{origin.commit}` of {origin.date} with seed {outcome.seed}: "
-        f"{outcome.n:,} tries, {outcome.failures} failures, {_duration(outcome.seconds)}."
+        f"{outcome.n:,} tries, {outcome.failures} failures, {_duration(outcome.seconds)} on {origin.cores} cores."
     )
     yield ""
     yield f"| {' | '.join(_COLUMNS)} |"
@@ -75,6 +76,8 @@ def _section(outcome: Outcome) -> Iterator[str]:
     yield ""
     for tried, rows in _by_way(outcome.rows).items():
         yield f"Tried: {tried}."
+        if any(row.seen for row in rows):
+            yield ""
         for row in rows:
             if row.seen:
                 yield f"* {row.promise}: {row.seen}."

@@ -32,12 +32,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What was measured, and when that was written."""
+    """What was measured, when that was written, and on how large a machine."""
 
     #: As `git describe --always --dirty` names it.
     commit: str
     #: Of the commit, YYYY-MM-DD.
     date: str
+    #: Of the machine.
+    cores: int
 
 
 @dataclass(frozen=True, slots=True)

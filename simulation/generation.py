@@ -193,8 +193,8 @@ class Generation:
         self.fail(Failed(Fault.ENGINE, "the engine broke off", code="engine_lost"))
 
     def quit(self, how: int) -> None:
-        """Its engine gives it up."""
-        code, message = _QUITS[how]
+        """Its engine gives it up; behind the reason for which it ended there is only one way."""
+        code, message = _QUITS[0 if self._ended else how]
         self.fail(Failed(Fault.ENGINE, message, code=code))
 
     def cancel(self) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Pin
 from shrk_coordinator.data_plane.held import HELD_BYTES_MAX
 from shrk_coordinator.driver import LAG_SECONDS_MAX
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, WAIT_SECONDS_MAX, Attempt, Phase, Request
+from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, WAIT_SECONDS_MAX, Phase, Request
+from shrk_coordinator.state.continuation import LEFT_SECONDS, LOSSES
 from shrk_coordinator.state.coordinator import QUIET_SECONDS_MAX
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, RequestId, StreamId
-from shrk_coordinator.state.roster import Offer
+from shrk_coordinator.state.roster import EngineLife, Offer
 from shrk_coordinator.state.stall import STALL_SECONDS_MAX
 from simulation.asks import Ask, Kind
 from simulation.coordinator import Coordinator
@@ -38,7 +39,10 @@ KNOWN_SECONDS = 0.5
 class Try:
     """One attempt, as the judge sees it."""
 
-    attempt: Attempt
+    stream: StreamId
+    #: As it was when the attempt began.
+    life: EngineLife
+    pin: Pin
     offer: Offer
     site: Site
     begun_at: float
@@ -55,6 +59,12 @@ class Story:
     #: Once the coordinator has heard of it.
     request: Request | None = None
     current: Try | None = None
+    #: What the delivered part was generated with.
+    pins: set[Pin] = field(default_factory=set)
+    #: When it last lost an attempt; the engines that failed it, and when it left others that may yet be well.
+    lost_at: float = 0.0
+    failed_on: set[EngineLife] = field(default_factory=set)
+    left: dict[EngineLife, float] = field(default_factory=dict)
     #: The coordinator has said how it ends.
     over: bool = False
     #: It was completed without its node.
@@ -105,10 +115,12 @@ class Laws:
     def accepted(self, request_id: RequestId, stream: StreamId) -> None:
         """A relay has accepted a piece that names this stream."""
         story = self.stories[request_id]
-        current = story.current.attempt.stream if story.current else None
+        current = story.current.stream if story.current else None
         assert current == stream, f"{_name(story)}: a frame of stream {stream} was accepted, and {current} is current"
         if story.current is not None:
             story.current.spoke_at = self._now
+            if story.ask.kind is Kind.STREAMED:
+                story.pins.add(story.current.pin)
 
     def handled(self, event: Event, effects: list[Effect]) -> None:
         """The coordinator's state has taken in an event."""
@@ -122,7 +134,7 @@ class Laws:
                 case do.StartAttempt():
                     self._began(effect)
                 case do.ReleaseStream(stream, _) | do.CancelAttempt(stream, _, _):
-                    self._ended(stream, event)
+                    self._ended(stream, event, do.ReleaseStream(effect.stream, effect.link) not in effects)
                 case do.RefuseRequest(request_id):
                     self._refused(self._end(request_id), effect)
                 case do.FailRequest(request_id, failure):
@@ -142,18 +154,20 @@ class Laws:
 
     def _began(self, effect: do.StartAttempt) -> None:
         story = self.stories[effect.request_id]
-        attempt = self._state.attempts.by_stream[effect.stream]
-        request = story.request = attempt.request
+        request = story.request
+        assert request is not None, f"{_name(story)} is asked of a node before it came"
         assert story.current is None, f"{_name(story)} has two attempts at once"
         assert not story.over, f"{_name(story)} goes on behind its end"
         assert effect.attempt <= ATTEMPTS_MAX, f"{_name(story)} is asked for the {effect.attempt}th time"
         assert (effect.resume is None) is not request.delivered, f"{_name(story)} goes on from what was not delivered"
         offer = self._state.roster.nodes[effect.node_id].offers[request.model]
-        story.current = Try(attempt, offer, self._sites[effect.node_id], self._now)
+        assert offer.life not in story.failed_on, f"{_name(story)} is asked again of what has failed it"
+        site, pin = self._sites[effect.node_id], offer.engine.pin
+        story.current = Try(effect.stream, offer.life, pin, offer, site, self._now)
         self._by_stream[effect.stream] = story
-        self._pins[effect.stream] = attempt.pin
+        self._pins[effect.stream] = pin
 
-    def _ended(self, stream: StreamId, event: Event) -> None:
+    def _ended(self, stream: StreamId, event: Event, moved: bool) -> None:
         story = self._by_stream.pop(stream, None)
         if story is None:
             assert stream in self._pins, "what was never begun has ended"
@@ -163,18 +177,25 @@ class Laws:
         if isinstance(event, seen.AttemptFinished):
             self._end(story.ask.request_id)
         elif not isinstance(event, seen.CallerLeft):
-            self._lost(story, attempt, event)
+            moved = moved or isinstance(event, seen.AttemptRejected)
+            self._lost(story, attempt, event, moved)
 
-    def _lost(self, story: Story, lost: Try, event: Event) -> None:
-        """An attempt came to nothing, or was moved: was its node at fault?"""
+    def _lost(self, story: Story, lost: Try, event: Event, moved: bool) -> None:
+        """An attempt came to nothing, or was moved from a node that may be well again: was the node at fault?"""
+        story.lost_at = self._now
+        if moved:
+            story.left[lost.life] = self._now
         if isinstance(event, seen.AttemptFailed | seen.AttemptBroken):
             failure = event.failure
             if failure.fault is Fault.CALLER and story.ask.bad:
                 return
             if failure.code == CANNOT_RESUME and not self._continues_by_ids(lost):
                 return
-            if failure.code == DIVERGED and lost.attempt.pin != lost.attempt.request.pin:
+            if failure.code == DIVERGED and story.pins != {lost.pin}:
+                story.failed_on.add(lost.life)
                 return
+        if not moved:
+            story.failed_on.add(lost.life)
         assert not lost.site.calm(lost.begun_at), f"{_name(story)} lost an attempt on a node that is well: {event}"
 
     def _continues_by_ids(self, attempt: Try) -> bool:
@@ -191,8 +212,12 @@ class Laws:
     def _failed(self, story: Story, failure: seen.FailureDetail) -> None:
         if failure.fault is Fault.CALLER:
             assert story.ask.bad, f"{_name(story)} was blamed for {failure.code}"
-        else:
-            self._nobody_could(story)
+            return
+        self._nobody_could(story)
+        request = story.request
+        if failure.code in LOSSES and request is not None and not request.exhausted:
+            waited = self._now - story.lost_at
+            assert waited >= WAIT_SECONDS_MAX - 0.1, f"{_name(story)} was given up {waited:.1f} s after a loss"
 
     def _nobody_could(self, story: Story) -> None:
         """A request was given up: then no node that is well was left for it, or a bound was met."""
@@ -200,14 +225,17 @@ class Laws:
         if request is not None and request.exhausted:
             return
         for site in self._sites.values():
-            if site.calm(self._now - KNOWN_SECONDS) and self._could(site, story.ask.model, request):
+            if site.calm(self._now - KNOWN_SECONDS) and self._could(site, story):
                 raise AssertionError(f"{_name(story)} was given up, and {site.node_id} is well and could take it")
 
-    def _could(self, site: Site, model: str, request: Request | None) -> bool:
-        offer = self._state.roster.nodes[site.node_id].offers.get(model)
-        if offer is None or (request is not None and offer.life in request.tried):
+    def _could(self, site: Site, story: Story) -> bool:
+        offer = self._state.roster.nodes[site.node_id].offers.get(story.ask.model)
+        if offer is None or offer.life in story.failed_on:
             return False
-        return request is None or not request.delivered or offer.engine.pin == request.pin
+        if (left := story.left.get(offer.life)) is not None:
+            # A request that nothing has happened to yet is told that all are busy.
+            return bool(story.failed_on) and self._now - left > LEFT_SECONDS + KNOWN_SECONDS
+        return not story.pins or story.pins == {offer.engine.pin}
 
     def _look_at_loads(self) -> None:
         """What an offer counts as under way is what was begun there and has not ended."""
@@ -245,19 +273,20 @@ class Laws:
 
     def _look_at_silence(self, story: Story, current: Try) -> None:
         """Nobody waits for a node that says nothing while another is well."""
-        now, request = self._now, current.attempt.request
+        now, attempt = self._now, self._state.attempts.by_stream[current.stream]
         node = self._state.roster.nodes[current.site.node_id]
         silent = now - max(node.heard_at, current.begun_at) > _UNHEARD_SECONDS
         # Without credit it is the caller who is slow.
         if not story.ask.padding and current.spoke_at is not None and story.ask.kind is Kind.STREAMED:
             silent = silent or now - current.spoke_at > _UNSPOKEN_SECONDS
-        if not silent or current.attempt.phase is Phase.CLOSING:
+        if not silent or attempt.phase is Phase.CLOSING:
             return
+        request = attempt.request
         if request.attempts >= ATTEMPTS_MAX or request.failures >= FAILURES_MAX - 1:
             return
         for site in self._sites.values():
             well = site is not current.site and site.calm(now - _UNSPOKEN_SECONDS)
-            if well and self._could(site, story.ask.model, request):
+            if well and self._could(site, story):
                 raise AssertionError(f"{_name(story)} waits for {node.node_id}, and {site.node_id} is well")
 
     # --- at the end ---------------------------------------------------------------------------------

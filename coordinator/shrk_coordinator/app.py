@@ -192,11 +192,12 @@ class Coordinator:
         }
 
     async def drain(self) -> None:
-        """Take nothing new, and let requests under way end, for at most `drain_seconds`."""
+        """Take nothing new, and let requests under way end, for at most `drain_seconds`.
+
+        Links are admitted all the while: an answer that loses its node now goes on elsewhere as ever.
+        """
         assert self._http is not None
-        assert self._link_server is not None
         self._http.stopping = True
-        self._link_server.refuse_new()
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await self.driver.idle()
@@ -204,7 +205,13 @@ class Coordinator:
             log.warning("drain ended with requests under way", requests=self.driver.open_requests)
 
     async def stop(self) -> None:
-        """Close links with a word, then everything else, in the reverse order of its opening."""
+        """Tell the callers that are left, close links with a word, then all else in reverse order of opening."""
+        self.driver.stop_requests()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.driver.idle()
+        if self._link_server is not None:
+            self._link_server.refuse_new()
         self.links.close_all()
         await self._stack.aclose()
 

@@ -92,6 +92,11 @@ class Driver:
         if not self._requests:
             self._idle.set()
 
+    def stop_requests(self) -> None:
+        """End every request under way: the coordinator stops. `idle` tells when their callers have heard it."""
+        for request in list(self._requests.values()):
+            request.stopped()
+
     async def idle(self) -> None:
         """Return once no request is under way."""
         await self._idle.wait()

@@ -55,6 +55,10 @@ class RequestPort(Protocol):
         """The last attempt failed, and there will be no other."""
         ...
 
+    def stopped(self) -> None:
+        """The coordinator stops, and has no more time for it."""
+        ...
+
     def completed(self) -> None:
         """All tokens came, and the node was lost before it could say so."""
         ...

@@ -128,6 +128,29 @@ async def test_a_stopping_coordinator_takes_nothing_new_and_lets_streams_end(slo
     assert events_of(body)[-1] == "[DONE]"
 
 
+async def test_what_is_left_when_the_drain_of_a_coordinator_is_over_ends_in_words() -> None:
+    async with a_network(drain_seconds=0) as network:
+        await network.add_simulated("one", "m", tokens_per_second=20)
+        await network.until_serving("m", 1)
+        endless = {"ignore_eos": True, "max_tokens": 4000}
+        async with network.session() as session:
+            whole = asyncio.create_task(post(session, network, a_chat(**endless)))
+            async with session.post(
+                f"{network.base_url}/chat/completions", json=a_chat(stream=True, **endless)
+            ) as answer:
+                body = await answer.content.readuntil(b"\n\n")
+                await until(lambda: network.coordinator.driver.open_requests == 2, "two requests under way")
+                await network.coordinator.drain()
+                stopping = asyncio.create_task(network.coordinator.stop())
+                body += await answer.content.read()
+            code, told, headers = await whole
+            await stopping
+    assert events_of(body)[-1]["error"]["code"] == "coordinator_stopping"
+    assert "[DONE]" not in events_of(body)
+    assert (code, int(headers["Retry-After"]) <= 30) == (503, True)
+    assert b"coordinator_stopping" in told
+
+
 async def test_when_no_node_is_left_the_caller_hears_503_and_when_to_come_back(slow_network: Network) -> None:
     network = slow_network
     for name in list(network.nodes):

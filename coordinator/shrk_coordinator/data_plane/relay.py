@@ -22,7 +22,7 @@ from shrk_coordinator.data_plane.end_of_tick import EndOfTick
 from shrk_coordinator.data_plane.errors import from_failure, from_refusal
 from shrk_coordinator.data_plane.held import HeldBytes
 from shrk_coordinator.data_plane.order import Call, Delivered, frames_of
-from shrk_coordinator.errors import ApiError
+from shrk_coordinator.errors import ApiError, stopping
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
@@ -127,6 +127,10 @@ class Relay:
     def failed(self, effect: do.FailRequest) -> None:
         """The last attempt failed, and there will be no other."""
         self._give_up(from_failure(effect.failure))
+
+    def stopped(self) -> None:
+        """The coordinator stops, and has no more time for it."""
+        self._give_up(stopping())
 
     def completed(self) -> None:
         """All tokens came, and the node was lost before it could say so."""

@@ -50,7 +50,7 @@ def choose(roster: Roster, request: Request, now: float) -> tuple[Placed | NotTh
 
 
 def choose_elsewhere(roster: Roster, request: Request, life: EngineLife) -> tuple[Placed, ResumeMethod | None] | None:
-    """A node that is well and to which a request may be moved while this engine may still finish it, if there is one."""
+    """A node that is well, to which a request may be moved while this engine may still finish it; None without one."""
     wish = Wish(request.model, request.endpoint, request.tried | request.left.keys() | {life}, well=True)
     for each, method in _ways(request, wish):
         if isinstance(placed := place(roster, each), Placed):

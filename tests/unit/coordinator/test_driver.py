@@ -45,6 +45,9 @@ class Request:
     def completed(self) -> None:
         self.told.append("completed")
 
+    def stopped(self) -> None:
+        self.told.append("stopped")
+
     def stalled(self, now: float) -> StreamId | None:
         return self.stalls
 

@@ -11,7 +11,7 @@ from reliability.report import TITLES, page, summary
 from reliability.results import Origin, Outcome, Row, read, write
 
 ROOT = Path(__file__).resolve().parents[3]
-ORIGIN = Origin("abc1234", "2026-11-20")
+ORIGIN = Origin("abc1234", "2026-11-20", 2)
 GOOD = Row("Nobody notices", "with care", 300, 0, Gaps(200, 45.2, 310.0), seen="200 by ids")
 BAD = Row("Somebody noticed", "with care", 10, 2)
 RATE = Row("Equal", "as it came", 10, 3, hard=False)
@@ -24,7 +24,7 @@ def outcome(*rows: Row, name: str = "matrix", failed: tuple[str, ...] = ()) -> O
 def test_a_row_says_how_often_how_many_failed_and_what_that_proves() -> None:
     text = page({"matrix": outcome(GOOD)})
     assert "| Nobody notices | 300 | 0 | 1 % | 45 / 310 ms (n = 200) |" in text
-    assert "`abc1234` of 2026-11-20 with seed 5: 300 tries, 0 failures, 61 s." in text
+    assert "`abc1234` of 2026-11-20 with seed 5: 300 tries, 0 failures, 61 s on 2 cores." in text
     assert "* Nobody notices: 200 by ids." in text
 
 
