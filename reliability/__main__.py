@@ -87,13 +87,16 @@ async def _measure(name: str, wish: Wish) -> Outcome:
 
 
 def _teller(name: str) -> Progress:
-    told_at = time.monotonic()
+    told_at, told = time.monotonic(), 0
 
-    def tell(done: int, of: int, failures: int) -> None:
-        nonlocal told_at
+    def tell(done: int, of: int, failed: Sequence[str]) -> None:
+        nonlocal told_at, told
+        for failure in failed[told:]:
+            print(f"reliability: FAILED {failure}", file=sys.stderr, flush=True)
+        told = len(failed)
         if done == of or time.monotonic() - told_at >= TELL_SECONDS:
             told_at = time.monotonic()
-            print(f"reliability: {name} {done:,} of {of:,}, {failures} failures", file=sys.stderr, flush=True)
+            print(f"reliability: {name} {done:,} of {of:,}, {told} failed", file=sys.stderr, flush=True)
 
     return tell
 

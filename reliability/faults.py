@@ -90,6 +90,8 @@ async def mend(fault: Fault, victim: Victim, network: Network, model: str) -> No
             await _go_on(victim, network, model)
         case Fault.RESET_LINK | Fault.BLACK_HOLE:
             node.line.heal()
+            # Also a link that lost nothing, and would live on: then the struck one is gone in any case.
+            node.line.reset()
             await until(lambda: _linked_anew(network, model, victim), f"{node.name} links anew", LINKED_SECONDS_MAX)
         case Fault.BAD_PIECE | Fault.REPEATED_PIECE:
             await victim.engine.clear()

@@ -31,7 +31,10 @@ TOKENS_PER_SECOND, FIRST_TOKEN_MS = 40, 50
 #: An answer of two seconds that is not there by then will never be.
 STREAM_SECONDS_MAX = 90.0
 #: How long a frozen engine stays so: longer than it takes to carry its streams on, shorter than its agent's patience.
-FROZEN_SECONDS = 6.0
+FROZEN_SECONDS = 4.0
+#: A killed agent is started again after this, as service managers do; here it starts on the cores of all the others,
+#: and what that costs them is no part of the gap.
+RESTART_SECONDS = 1.0
 
 
 class Blow(StrEnum):
@@ -160,6 +163,7 @@ class _Blows:
     async def _kill(self, node: Node) -> None:
         node.signal(signal.SIGKILL)
         await node.gone()
+        await asyncio.sleep(RESTART_SECONDS)
         await node.start()
 
     async def _freeze(self, node: Node) -> None:
@@ -197,7 +201,7 @@ def rows(load: Load) -> tuple[Row, ...]:
     )
 
 
-def failed(load: Load, seed: int) -> tuple[str, ...]:
+def failed(streams: Sequence[Stream], seed: int) -> tuple[str, ...]:
     """What went wrong, with the command that tries it again."""
     command = f"python -m reliability --only load --seed {seed}"
-    return tuple(f"stream {s.number}: {s.problem}  [{command}]" for s in load.streams if s.problem)
+    return tuple(f"stream {s.number}: {s.problem}  [{command}]" for s in streams if s.problem)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import statistics
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,6 @@ RUN_SECONDS_MAX = 120.0
 TRIES_MAX = 6
 #: Other faults between two kills, while what was killed loads its model again.
 BETWEEN_KILLS = 5
-_SIGKILL = 9
 
 
 class Blow(StrEnum):
@@ -110,6 +109,10 @@ class _Unbroken:
     body: dict[str, Any]
     transcript: Transcript
     pieces: int
+
+
+class Refused(Exception):
+    """A request did not begin; `str()` says what was answered."""
 
 
 class _TooLate(Exception):
@@ -181,7 +184,7 @@ async def _try(network: Network, blow: Blow, shape: str, unbroken: _Unbroken, di
                 return await _strike(network, Struck(blow, shape, pieces), unbroken)
         except _TooLate:
             continue
-        except (TimeoutError, NotInTime, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, NotInTime, Refused, aiohttp.ClientError, OSError) as error:
             return Struck(blow, shape, pieces, defect=f"{type(error).__name__}: {error or 'not in time'}")
     return Struck(blow, shape, pieces, defect=f"{TRIES_MAX} times the answer was out before the fault was felt")
 
@@ -190,30 +193,35 @@ async def _strike(network: Network, struck: Struck, unbroken: _Unbroken) -> Stru
     caller = Caller(network.session, network.chat_url, unbroken.body)
     asking = asyncio.create_task(caller.ask())
     try:
-        victim = await _victim(network)
+        victim = await _victim(network, asking)
         await caller.until(struck.pieces)
-        if struck.blow is Blow.KILL_CORE:
-            kill(_cores(victim.pids), _SIGKILL)
-        else:
-            await strike(struck.blow.fault, victim, struck.pieces)
-        struck_at = time.monotonic()
-        answer = await asking
+        try:
+            if struck.blow is Blow.KILL_CORE:
+                kill(_cores(victim.pids), signal.SIGKILL)
+            else:
+                await strike(struck.blow.fault, victim, struck.pieces)
+            answer = await asking
+        finally:
+            await mend(struck.blow.fault, victim, network, MODEL)
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    await mend(struck.blow.fault, victim, network, MODEL)
-    return _judged(network, struck, answer, unbroken, struck_at)
+    return _judged(network, struck, answer, unbroken)
 
 
-async def _victim(network: Network) -> Victim:
+async def _victim(network: Network, asking: asyncio.Task[Answer]) -> Victim:
+    """The node that answers, as soon as it has begun. Raises _TooLate where it is through already."""
     found: list[Attempt] = []
 
     def accepted() -> bool:
         attempt = network.attempt(MODEL)
         found.extend([attempt] if attempt else [])
-        return bool(found)
+        return bool(found) or asking.done()
 
     await until(accepted, "the request is accepted by a node", every=0.001)
+    if not found:
+        answer = asking.result()
+        raise _TooLate if answer.status == 200 else Refused(f"{answer.status}: {answer.body[:500]!r}")
     node = network.node_of(found[-1])
     return await Victim.of(node, found[-1].life, node.engine() or EngineSocket(node.directory))
 
@@ -223,7 +231,7 @@ def _cores(pids: Sequence[int]) -> tuple[int, ...]:
     return tuple(pid for pid in pids if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def _judged(network: Network, struck: Struck, answer: Answer, unbroken: _Unbroken, struck_at: float) -> Struck:
+def _judged(network: Network, struck: Struck, answer: Answer, unbroken: _Unbroken) -> Struck:
     if answer.status != 200:
         return replace(struck, defect=f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
     entry = network.entry(answer.request_id)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         total.add(seed, result)
         if options.first and total.violating:
             break
-        if (now := time.monotonic()) - told_at > PROGRESS_SECONDS:
+        if total.seeds < options.seeds and (now := time.monotonic()) - told_at > PROGRESS_SECONDS:
             told_at = now
             print(f"{total.seeds:,} of {options.seeds:,} seeds", file=sys.stderr)
     for violation in total.told:

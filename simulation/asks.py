@@ -77,7 +77,7 @@ def draw(rng: Random, number: int, models: list[str]) -> Ask:
         kind=kind,
         prompt=rng.randrange(1 << 30),
         seed=rng.getrandbits(31),
-        tokens_max=rng.choice((2, 8, 16, 32)),
+        tokens_max=rng.choice((2, 8, 16, 24)),
         padding=rng.choice((30_000, 70_000, 150_000)) if heavy else 0,
         body_padding=200_000 if rng.random() < 0.01 else 0,
         bad=rng.random() < 0.03,

@@ -9,16 +9,8 @@ from shrk_contract.v1 import link_pb2
 
 NodeFrame = link_pb2.NodeFrame
 
-#: Frames of attempts; an agent that lost a failure would leave a whole answer waiting for an hour, as is its right.
-_GARBLED = frozenset({"accepted", "prompt", "rejected"})
-
-
-def _may_be_garbled(frame: NodeFrame) -> bool:
-    """A whole answer counts no tokens: that its only piece was lost cannot be seen from what its finish tells."""
-    kind = frame.WhichOneof("frame")
-    if kind == "piece":
-        return frame.piece.tokens > 0
-    return frame.finish.end_index > 0 if kind == "finish" else kind in _GARBLED
+#: Frames of attempts. An agent that lost a failure would leave a whole answer waiting for an hour, as is its right.
+_GARBLED = frozenset({"accepted", "prompt", "piece", "finish", "rejected"})
 
 
 class Babble:
@@ -34,7 +26,7 @@ class Babble:
         garbled: list[NodeFrame] = []
         for frame in frames:
             roll = self._dice.random()
-            if roll > 0.12 or not _may_be_garbled(frame):
+            if roll > 0.12 or frame.WhichOneof("frame") not in _GARBLED:
                 garbled.append(frame)
             elif roll < 0.03:
                 pass

@@ -175,7 +175,7 @@ def _engine_kind(rng: Random, engine_id: str, model: str) -> EngineKind:
         slots=rng.choice((2, 4, 16)),
         load_seconds=0.3 + 1.5 * rng.random(),
         prefill_seconds=0.05 + 0.6 * rng.random(),
-        pace=rng.choice((0.15, 0.4, 0.9)),
+        pace=rng.choice((0.15, 0.3, 0.6)),
         tells_ids=rng.random() < 0.9,
         continues_by_ids=rng.random() < 0.85,
         ends_apart=rng.random() < 0.3,

@@ -169,7 +169,11 @@ class Dialling:
         """In this moment's batch, instead of at the next interval."""
         if self.session is not None and not self._report_due:
             self._report_due = True
-            self._agent.later(0.0, partial(self._report, self.session))
+            self._agent.later(0.0, partial(self._report_now, self.session))
+
+    def _report_now(self, session: Session) -> None:
+        if self._report_due:
+            self._report(session)
 
     def _report(self, session: Session) -> None:
         self._report_due = False

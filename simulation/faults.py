@@ -54,7 +54,7 @@ class Fault:
 
 def draw(rng: Random, seconds: float, nodes: int) -> list[Fault]:
     """A run's faults: in some runs none, in some one, in some a storm."""
-    count = rng.choices((0, 1, rng.randint(2, 5), rng.randint(6, 16)), (1, 4, 4, 3))[0]
+    count = rng.choices((0, 1, rng.randint(3, 7), rng.randint(8, 20)), (1, 3, 4, 4))[0]
     # A longer run is not a calmer one.
     count = round(count * max(1.0, seconds / 15.0))
     return sorted((_fault(rng, seconds, nodes) for _ in range(count)), key=lambda fault: fault.at)

@@ -146,7 +146,7 @@ class Generation:
         ids = said if self._order.tell_ids and kind.tells_ids else ()
         event = tokens.event_of(self.sink.stream, index, said, self._ask.padding)
         end = None if kind.ends_apart else self._end
-        self._send(Piece(len(said), ids, event, self._digest.value, end))
+        self._send(Piece(len(said), ids, event, self._digest.value, end, len(self._prompt_ids)))
 
     def _finish(self) -> None:
         assert self._end is not None, "an answer that ended says how"
@@ -157,7 +157,7 @@ class Generation:
             return
         if self._order.streaming and self._engine.kind.ends_apart and not self._said_end:
             self._said_end = True
-            self._send(Piece(0, (), b"", self._digest.value, self._end))
+            self._send(Piece(0, (), b"", self._digest.value, self._end, len(self._prompt_ids)))
             return
         counted = {"prompt_tokens": len(self._prompt_ids), "completion_tokens": self._count}
         self._over()

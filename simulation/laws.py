@@ -22,6 +22,7 @@ from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, RequestId, StreamId
 from shrk_coordinator.state.roster import EngineLife, Offer
 from shrk_coordinator.state.stall import STALL_SECONDS_MAX
+from simulation.agent import HANDOVER_SECONDS_MIN
 from simulation.asks import Ask, Kind
 from simulation.coordinator import Coordinator
 from simulation.reader import Ending
@@ -31,6 +32,8 @@ from simulation.site import Site
 #: product's own limits, and some ticks.
 _UNHEARD_SECONDS = QUIET_SECONDS_MAX + 1.0
 _UNSPOKEN_SECONDS = STALL_SECONDS_MAX + 1.0
+#: And so long before its node stops; one that is given no time waits some seconds all the same.
+_LEAVES_SECONDS = HANDOVER_SECONDS_MIN - 1.0
 #: A node that has been well for so long is one that must be found: its report has come, and a tick has passed.
 KNOWN_SECONDS = 0.5
 
@@ -65,10 +68,9 @@ class Story:
     lost_at: float = 0.0
     failed_on: set[EngineLife] = field(default_factory=set)
     left: dict[EngineLife, float] = field(default_factory=dict)
-    #: The coordinator has said how it ends.
+    #: The coordinator has said that it ends, and how; what came of it for the caller.
     over: bool = False
-    #: It was completed without its node.
-    completed: bool = False
+    due: Ending = Ending.LEFT
     ending: Ending | None = None
     error: str = ""
 
@@ -108,9 +110,10 @@ class Laws:
         assert story.ending is None, f"{_name(story)} ended twice: {story.ending.value}, then {ending.value}"
         story.ending, story.error = ending, error
         assert story.over, f"{_name(story)} has ended and is not forgotten"
+        if ending is not Ending.LEFT:
+            assert ending is story.due, f"{_name(story)} was to end {story.due.value} and ended {ending.value}"
         if ending is Ending.FINISHED and ask.include_usage and ask.kind is not Kind.WHOLE:
-            # Without its node, what the prompt counts is known only from its ids.
-            assert usage_told or story.completed, f"{_name(story)} was not told its usage"
+            assert usage_told, f"{_name(story)} was not told its usage"
 
     def accepted(self, request_id: RequestId, stream: StreamId) -> None:
         """A relay has accepted a piece that names this stream."""
@@ -136,20 +139,20 @@ class Laws:
                 case do.ReleaseStream(stream, _) | do.CancelAttempt(stream, _, _):
                     self._ended(stream, event, do.ReleaseStream(effect.stream, effect.link) not in effects)
                 case do.RefuseRequest(request_id):
-                    self._refused(self._end(request_id), effect)
+                    self._refused(self._end(request_id, Ending.ERROR), effect)
                 case do.FailRequest(request_id, failure):
-                    self._failed(self._end(request_id), failure)
+                    self._failed(self._end(request_id, Ending.ERROR), failure)
                 case do.CompleteRequest(request_id):
-                    self._end(request_id).completed = True
+                    self._end(request_id, Ending.FINISHED)
                 case _:
                     pass
         if effects:
             self._look_at_loads()
 
-    def _end(self, request_id: RequestId) -> Story:
+    def _end(self, request_id: RequestId, due: Ending) -> Story:
         story = self.stories[request_id]
         assert not story.over, f"{_name(story)} was ended twice"
-        story.over = True
+        story.over, story.due = True, due
         return story
 
     def _began(self, effect: do.StartAttempt) -> None:
@@ -175,7 +178,7 @@ class Laws:
         attempt, story.current = story.current, None
         assert attempt is not None, f"{_name(story)}: an attempt ended twice"
         if isinstance(event, seen.AttemptFinished):
-            self._end(story.ask.request_id)
+            self._end(story.ask.request_id, Ending.FINISHED)
         elif not isinstance(event, seen.CallerLeft):
             moved = moved or isinstance(event, seen.AttemptRejected)
             self._lost(story, attempt, event, moved)
@@ -234,7 +237,7 @@ class Laws:
             return False
         if (left := story.left.get(offer.life)) is not None:
             # A request that nothing has happened to yet is told that all are busy.
-            return bool(story.failed_on) and self._now - left > LEFT_SECONDS + KNOWN_SECONDS
+            return bool(story.pins or story.failed_on) and self._now - left > LEFT_SECONDS + KNOWN_SECONDS
         return not story.pins or story.pins == {offer.engine.pin}
 
     def _look_at_loads(self) -> None:
@@ -260,8 +263,10 @@ class Laws:
         open_requests = self._coordinator.driver.open_requests
         assert len(attempts.requests) <= open_requests, "requests are known that nobody waits for"
         for link in self._coordinator.links.all():
-            on_link = {attempt.stream for attempt in attempts.on_link(link.id)}
-            assert link.sinks.keys() <= on_link, "a link takes frames of attempts that are over"
+            for stream in link.sinks:
+                taken = attempts.by_stream.get(stream)
+                assert taken is not None, "a link takes frames of an attempt that is over"
+                assert taken.link == link.id, "a link takes frames of another's attempt"
         if self._coordinator.driver.lag_seconds > LAG_SECONDS_MAX:
             self._late_at = now
         if now - self._late_at > _UNHEARD_SECONDS:
@@ -269,17 +274,18 @@ class Laws:
                 if story.current is not None:
                     self._look_at_silence(story, story.current)
         for site in self._sites.values():
-            site.look()
+            if site.calm_since is None:
+                site.look()
 
     def _look_at_silence(self, story: Story, current: Try) -> None:
-        """Nobody waits for a node that says nothing while another is well."""
+        """Nobody waits for a node that says nothing or is about to stop, while another is well."""
         now, attempt = self._now, self._state.attempts.by_stream[current.stream]
         node = self._state.roster.nodes[current.site.node_id]
         silent = now - max(node.heard_at, current.begun_at) > _UNHEARD_SECONDS
         # Without credit it is the caller who is slow.
         if not story.ask.padding and current.spoke_at is not None and story.ask.kind is Kind.STREAMED:
             silent = silent or now - current.spoke_at > _UNSPOKEN_SECONDS
-        if not silent or attempt.phase is Phase.CLOSING:
+        if not (silent or current.site.leaving(_LEAVES_SECONDS)) or attempt.phase is Phase.CLOSING:
             return
         request = attempt.request
         if request.attempts >= ATTEMPTS_MAX or request.failures >= FAILURES_MAX - 1:

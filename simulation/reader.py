@@ -65,9 +65,9 @@ class Reader:
         assert first_index == self.count, f"token {first_index} came where {self.count} was due"
         hardware = self._hardware_of(stream)
         for token in said:
+            assert not self._whole, "tokens came behind the last"
             due = tokens.next_token(self._state, hardware)
             assert token == due, f"token {self.count} is {token}, and had to be {due}"
-            assert not self._whole, "tokens came behind the last"
             self._state = tokens.after(self._state, (token,))
             self.count += 1
             self._whole = tokens.is_last(token, self.count, self.ask.tokens_max)

@@ -9,7 +9,7 @@ from shrk_contract.terms import State
 from simulation.agent import Agent
 from simulation.coordinator import Coordinator
 from simulation.engine import EngineKind
-from simulation.wire import Line
+from simulation.wire import Line, Way
 from simulation.world import World
 
 
@@ -50,7 +50,7 @@ class Site:
         """The agent is asked to stop."""
         agent = self.agent
         if agent is not None:
-            agent.drain(seconds, partial(self._drained, agent, stopped))
+            agent.run(partial(agent.drain, seconds, partial(self._drained, agent, stopped)))
 
     def _drained(self, agent: Agent, stopped: Callable[[], None]) -> None:
         if self.agent is agent:
@@ -69,8 +69,8 @@ class Site:
         self._faults -= 1
 
     def look(self) -> None:
-        """See whether all is well again; what began before is judged by what it met."""
-        if self.calm_since is None and not self._faults and self.serving():
+        """See whether all is well again, where it was not; what began before is judged by what it met."""
+        if not self._faults and self.serving():
             self.calm_since = self._world.clock.now
 
     def serving(self) -> bool:
@@ -86,6 +86,13 @@ class Site:
             if view.state is not State.ONLINE or offer is None or offer.engine.life != view.life:
                 return False
         return True
+
+    def leaving(self, within: float) -> bool:
+        """Whether its agent stops within so many seconds, and has been able to say so."""
+        agent = self.agent
+        if agent is None or agent.leaves_at is None or self.line.up is not Way.OPEN:
+            return False
+        return agent.leaves_at - self._world.clock.now < within
 
     def calm(self, since: float) -> bool:
         """Whether nothing has been wrong since then."""

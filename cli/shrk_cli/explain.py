@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as jsons
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 
 #: Where `shrk dev` and a coordinator with default settings listen.
 DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
+_ID = re.compile(r"(?:req_|chatcmpl-|cmpl-|embd-)?[0-9a-f]{32}")
 #: The coordinator answers from memory.
 ANSWER_SECONDS_MAX = 10.0
 
@@ -38,6 +40,19 @@ def explain(
 
     Reads the key that made the request (or an admin's) from SHRK_API_KEY.
     """
+    if not _ID.fullmatch(request_id):
+        raise Trouble(
+            f"{request_id[:80]!r} is no request id",
+            why="An id looks like req_ and 32 hexadecimal digits; answers carry it in the header x-request-id.",
+            remedy="shrk explain req_...",
+            code=Exit.USAGE,
+        )
+    if not base_url.startswith(("http://", "https://")):
+        raise Trouble(
+            f"{base_url[:80]!r} is no address of a coordinator",
+            remedy=f"with its scheme: --base-url {DEFAULT_BASE_URL}",
+            code=Exit.USAGE,
+        )
     key = os.environ.get("SHRK_API_KEY")
     if not key:
         raise Trouble(
@@ -77,9 +92,13 @@ async def _ask(base_url: str, request_id: str, key: str) -> dict[str, Any]:
 
 
 def lines_of(document: dict[str, Any]) -> list[str]:
-    """The document in words, one line for each attempt."""
+    """The document in words, one line for each attempt; of nodes' own words only what can be seen."""
+    return ["".join(filter(str.isprintable, line)) for line in _lines_of(document)]
+
+
+def _lines_of(document: dict[str, Any]) -> list[str]:
     kind = "streamed" if document["streaming"] else "whole"
-    tokens = "" if document["tokens"] is None else f", {document['tokens']} tokens"
+    tokens = f", {document['tokens']} tokens" if document["tokens"] else ""
     lines = [
         f"{document['id']}: {document['status'].replace('_', ' ')} after {_seconds(document['duration_ms'])}{tokens}",
         f"{document['model']} at {document['endpoint']}, {kind}",
@@ -97,7 +116,8 @@ def _attempt(attempt: dict[str, Any], several: bool) -> str:
     first = attempt["first_piece_ms"]
     spoke = "" if first is None else f", first piece at {_seconds(first)}"
     ended = "" if attempt["ended_ms"] is None else f" at {_seconds(attempt['ended_ms'])}"
-    why = f": {attempt['reason']} ({attempt['code']})" if attempt["code"] else ""
+    code = f" ({attempt['code']})" if attempt["code"] else ""
+    why = f": {attempt['reason']}{code}" if attempt["reason"] else code
     outcome = attempt["outcome"].replace("_", " ")
     return f"  {began}, {_HOW.get(attempt['resume'], attempt['resume'])}{seam}{spoke}; {outcome}{ended}{why}"
 

@@ -207,11 +207,11 @@ class Agent:
 
 
 def _addresses(controller: str | None, identity: Identity) -> tuple[str, ...]:
-    """Where to dial, best first: what the owner says now, then what was true when the node enrolled.
+    """Where to dial: what the owner says and nothing else; without a word of theirs, what was true at the enrolment.
 
     A wrong address cannot deceive: whoever answers there must hold a certificate of the CA pinned at enrolment.
     """
-    return tuple(dict.fromkeys(a for a in (controller, *identity.link_addresses) if a))
+    return (controller,) if controller else identity.link_addresses
 
 
 def _launcher(settings: AgentSettings) -> Launcher:

@@ -53,6 +53,8 @@ class Order:
     #: For the engine where the body names none.
     seed: int | None = None
     resume: Resume | None = None
+    #: Left to the whole request when it was ordered; None: no end.
+    deadline_seconds: float | None = None
     #: The prompt's ids and every piece's are wanted.
     tell_ids: bool = False
 
@@ -79,6 +81,8 @@ class Piece:
     text_digest: int = 0
     #: With the last token of a streamed answer.
     end: ChoiceEnd | None = None
+    #: With `end`: the prompt's, as the engine counts them.
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,15 @@ BATCH_BYTES_MAX = 1024 * 1024
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 #: A caller's request body; 1,048,576 bytes pass.
 BODY_BYTES_MAX = 1024 * 1024
+#: Token ids in one frame, and tokens in one piece: four bytes each, so that no request blocks the link.
+IDS_PER_FRAME = 16 * 1024
+#: Token ids of one prompt, tokens of one answer, and both together where an answer goes on by ids: the largest context
+#: of today's models.
+IDS_MAX = 1_048_576
+#: One event of a streamed answer; vLLM's largest are log-probabilities, some tens of kilobytes.
+EVENT_BYTES_MAX = 8 * 1024 * 1024
+#: An answer in one document. The coordinator holds it until it is complete: it may still come from elsewhere.
+ANSWER_BYTES_MAX = 32 * 1024 * 1024
 #: How often a node reports, and how long silence may last before the node counts as unreachable.
 REPORT_INTERVAL_SECONDS = 5.0
 SILENCE_SECONDS_MAX = 15.0

@@ -15,7 +15,7 @@ SEED = 1
 @pytest.mark.parametrize("plan", [Plan(Blow.KILL, 120), Plan(Blow.FREEZE, 96)], ids=lambda plan: str(plan.blow))
 async def test_every_stream_is_whole_while_one_node_after_another_is_lost(plan: Plan) -> None:
     found = await load.run(plan, SEED, lambda done: None)
-    failed = load.failed(found, SEED)
+    failed = load.failed(found.streams, SEED)
     assert not failed, "\n".join(failed)
     assert len(found.streams) == plan.streams
     assert any(stream.struck for stream in found.streams), "no blow struck a stream: nothing was tried"

@@ -226,14 +226,20 @@ async def posted(coordinator: Network, model: str) -> tuple[int, bytes]:
         return answer.status, await answer.read()
 
 
+def a_part(number: int) -> link_pb2.Piece:
+    """One of many that are as large as they may be."""
+    return link_pb2.Piece(sequence=number, first_index=number, tokens=1, data=b"x" * (PART_BYTES_MAX - 2) + b"\n\n")
+
+
 @pytest.mark.parametrize(
     ("pieces", "words"),
     [
-        ([link_pb2.Piece(sequence=1, data=b"x")], "out of order"),
-        ([link_pb2.Piece(sequence=0, first_index=5, data=b"x")], "out of order"),
-        ([link_pb2.Piece(sequence=n, data=b"x" * (PART_BYTES_MAX - 2) + b"\n\n") for n in range(9)], "credit"),
+        ([link_pb2.Piece(sequence=1, tokens=1, data=b"x")], "out of order"),
+        ([link_pb2.Piece(sequence=0, first_index=5, tokens=1, data=b"x")], "out of order"),
+        ([a_part(number) for number in range(9)], "credit"),
+        ([link_pb2.Piece(tokens=3_000_000)], "too many tokens"),
     ],
-    ids=["a gap", "a wrong beginning", "more than its credit"],
+    ids=["a gap", "a wrong beginning", "more than its credit", "more tokens than fit"],
 )
 async def test_a_node_that_breaks_the_rules_of_an_answer_is_cancelled(
     coordinator: Network, link: RawLink, pieces: list[link_pb2.Piece], words: str
@@ -285,7 +291,7 @@ async def test_a_node_cannot_speak_in_another_nodes_stream(coordinator: Network,
         link_pb2.Finish(end_index=1, usage_json=b"{"),
         link_pb2.Finish(end_index=1, usage_json=b"[]"),
         link_pb2.Finish(end_index=1, usage_json=b'{"a":"' + b"x" * 5_000 + b'"}'),
-        link_pb2.Finish(end_index=1, choices=[link_pb2.ChoiceEnd(stop_reason_json=b"}")]),
+        link_pb2.Finish(end_index=1, choices=[link_pb2.ChoiceEnd(finish_reason="stop", stop_reason_json=b"}")]),
         link_pb2.Finish(end_index=1, choices=[link_pb2.ChoiceEnd()] * 2_000),
     ],
     ids=["broken usage", "usage of another kind", "long usage", "a broken stop reason", "too many choices"],

@@ -284,9 +284,12 @@ def _bounded_finish(finish: link_pb2.Finish) -> link_pb2.Finish:
 
 
 def _check_end(end: link_pb2.ChoiceEnd) -> None:
+    """How an answer ended is for its caller to read: a reason, and not that it was given up. Raises ContractBroken."""
     _check_json(end.stop_reason_json, object)
     if len(end.finish_reason) > NAME_LENGTH_MAX:
         raise ContractBroken(f"a finish reason of {len(end.finish_reason):,} characters")
+    if end.finish_reason in ("", "abort"):
+        raise ContractBroken("an end without a reason")
 
 
 def _check_json(text: bytes, kind: type) -> None:

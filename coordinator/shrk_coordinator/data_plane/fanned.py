@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from shrk_contract.terms import BODY_BYTES_MAX
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane import sse
 from shrk_coordinator.data_plane.chunk_pipe import ChunkPipe
@@ -21,20 +22,28 @@ from shrk_coordinator.data_plane.errors import error_event
 from shrk_coordinator.data_plane.order import Call
 from shrk_coordinator.data_plane.relay import Shared
 from shrk_coordinator.data_plane.streamed import StreamedRelay
-from shrk_coordinator.errors import ApiError
+from shrk_coordinator.errors import ApiError, body_too_large, invalid_value
+
+#: Bodies of all answers to one request together: each prompt takes along all that was sent beside it. A list of prompts
+#: and what belongs to it are far less, and eight answers to the largest body a quarter.
+FANNED_BYTES_MAX = 32 * 1024 * 1024
 
 Body = dict[str, Any]
 
 
 def calls_of(call: Call, body: Body) -> list[Call]:
-    """One call for each answer that was asked for: `n` of each prompt, with seeds that count up as vLLM's own do."""
+    """One call for each answer that was asked for: `n` of each prompt, with seeds that count up as vLLM's own do.
+
+    Raises ApiError where that would be too much to hold.
+    """
     n = body.get("n") or 1
     prompt = body.get("prompt")
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     prompts: list[Any] = prompt if isinstance(prompt, list) and several else [prompt]
     if len(prompts) * n == 1:
         return [call]
-    seed = body["seed"] if isinstance(body.get("seed"), int) else call.seed
+    _check_bytes(body, prompts, n)
+    seed = call.seed if body.get("seed") is None else body["seed"]
     first = int.from_bytes(call.request_id, "big")
     calls = []
     for index in range(len(prompts) * n):
@@ -44,8 +53,19 @@ def calls_of(call: Call, body: Body) -> list[Call]:
         request_id = ((first + index) % (1 << 128)).to_bytes(16, "big")
         by_ids = continuable.by_ids(alone)
         raw = orjson.dumps(alone)
+        if len(raw) > BODY_BYTES_MAX:
+            # Written anew a body may be longer than it came, and no node takes it.
+            raise body_too_large(BODY_BYTES_MAX)
         calls.append(replace(call, request_id=request_id, body=raw, by_ids=by_ids, choice_index=index))
     return calls
+
+
+def _check_bytes(body: Body, prompts: list[Any], n: int) -> None:
+    """What all the bodies come to, before any of them is made. Raises ApiError."""
+    beside = len(orjson.dumps({name: value for name, value in body.items() if name != "prompt"}))
+    if (beside * len(prompts) + len(orjson.dumps(prompts))) * n > FANNED_BYTES_MAX:
+        most = f"what is sent beside it goes along with each, and all of it may come to {FANNED_BYTES_MAX:,} bytes"
+        raise invalid_value("prompt", f"a shorter list: {most}")
 
 
 class Strand(StreamedRelay):
@@ -98,7 +118,7 @@ class FannedAnswer:
 
     def _ending(self) -> bytes:
         call = self.strands[0].call
-        if not call.include_usage or not all(strand.usage_known for strand in self.strands):
+        if not call.include_usage:
             return sse.DONE
         finishes = [strand.finish_frame for strand in self.strands if strand.finish_frame is not None]
         total = link_pb2.Finish(

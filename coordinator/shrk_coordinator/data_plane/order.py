@@ -6,18 +6,13 @@ from array import array
 from dataclasses import dataclass, field
 
 from shrk_contract.convert import endpoint_to_wire, resume_method_to_wire
-from shrk_contract.terms import CREDIT_BYTES, PART_BYTES_MAX, ResumeMethod
+from shrk_contract.terms import CREDIT_BYTES, IDS_MAX, IDS_PER_FRAME, PART_BYTES_MAX, ResumeMethod
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.dialects import Dialect
 from shrk_coordinator.data_plane.dialects.dialect import Envelope
 from shrk_coordinator.state import effects as do
 
 Frame = link_pb2.CoordinatorFrame
-
-#: Ids in one frame: four bytes each at most, and no request blocks the link.
-IDS_PER_FRAME = PART_BYTES_MAX // 4
-#: Ids of one prompt that a node may tell: the largest context of today's models.
-PROMPT_IDS_MAX = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,11 @@ class Call:
     choice_index: int = 0
     key_id: str = ""
 
+    @property
+    def tells_ids(self) -> bool:
+        """Whether its answer may have to be continued, so that nodes are asked for token ids."""
+        return self.streaming and not self.buffered
+
 
 @dataclass(slots=True)
 class Delivered:
@@ -47,12 +47,23 @@ class Delivered:
 
     prompt: array[int] = field(default_factory=lambda: array("I"))
     ids: array[int] = field(default_factory=lambda: array("I"))
-    #: Every token so far came with its id.
+    #: Every token so far came with its id, and all are kept.
     ids_known: bool = True
 
+    @property
+    def kept(self) -> int:
+        """Ids that are held here, of prompt and answer."""
+        return len(self.prompt) + len(self.ids)
+
+    def forget_ids(self) -> None:
+        """Keep none, and none of those to come."""
+        self.prompt, self.ids, self.ids_known = array("I"), array("I"), False
+
     def take_prompt(self, prompt: link_pb2.Prompt) -> bool:
-        """A part of the prompt's ids; False where it does not fit what came before."""
-        if prompt.first_index != len(self.prompt) or len(self.prompt) + len(prompt.token_ids) > PROMPT_IDS_MAX:
+        """A part of the prompt's ids; False where it does not fit what came before, or no context would hold it."""
+        if not self.ids_known:
+            return True
+        if prompt.first_index != len(self.prompt) or len(self.prompt) + len(prompt.token_ids) > IDS_MAX:
             return False
         self.prompt.extend(prompt.token_ids)
         return True
@@ -61,7 +72,7 @@ class Delivered:
         """A delivered piece's ids; False where with it they ceased to be known."""
         if not self.ids_known:
             return True
-        if not self.prompt or len(piece.token_ids) != piece.tokens:
+        if not self.prompt or len(piece.token_ids) != piece.tokens or self.kept + piece.tokens > IDS_MAX:
             self.ids_known = False
             return False
         self.ids.extend(piece.token_ids)
@@ -98,7 +109,7 @@ def frames_of(
         credit_bytes=credit,
         seed=call.seed,
         deadline_ms=max(1, int(seconds_left * 1000)),
-        tell_ids=call.streaming and not call.buffered,
+        tell_ids=call.tells_ids,
     )
     by_ids = effect.resume is ResumeMethod.BY_IDS
     if effect.resume is not None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from shrk_contract.terms import CREDIT_BYTES, Fault
+from shrk_contract.terms import CREDIT_BYTES, EVENT_BYTES_MAX, IDS_MAX, IDS_PER_FRAME, Fault
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.end_of_tick import EndOfTick
 from shrk_coordinator.data_plane.errors import from_failure, from_refusal
 from shrk_coordinator.data_plane.held import HeldBytes
 from shrk_coordinator.data_plane.order import Call, Delivered, frames_of
-from shrk_coordinator.errors import ApiError, stopping
+from shrk_coordinator.errors import ApiError, overloaded, stopping
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
@@ -32,8 +32,11 @@ from shrk_coordinator.streams import Announcements, AttemptSink, LinkPort
 
 #: Give credit back in steps of this size: small enough to keep a node busy, large enough to be rare.
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
-#: One event that comes in several pieces; an agent sends none that is longer.
-EVENT_BYTES_MAX = 8 * 1024 * 1024
+#: Token ids that are kept of one answer count among all that is held in steps of so many: most answers are shorter, and
+#: cost nothing to count.
+IDS_STEP = 4_096
+#: Memory of one id.
+ID_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,15 @@ class Relay:
         self.cursor = CommitCursor()
         self.error: ApiError | None = None
         self.ended = False
-        #: False where the prompt's tokens were never told: then the caller hears no usage rather than a wrong one.
-        self.usage_known = True
         #: The node whose answer this is, once there is one.
         self.node_id = ""
         #: What has reached the caller, for another node to go on from.
         self._delivered = Delivered()
-        #: How the answer ended, once its last token is here.
+        #: Bytes that its ids take of what may be held.
+        self._ids_held = 0
+        #: How the answer ended, and how long its prompt was, once its last token is here.
         self._end: link_pb2.ChoiceEnd | None = None
+        self._prompt_tokens = 0
         self._attempt: do.StartAttempt | None = None
         #: The present attempt has shown nothing yet.
         self._first_due = True
@@ -85,6 +89,9 @@ class Relay:
         #: Its parts, and their bytes: nothing of it counts as said.
         self._partial: list[bytes] = []
         self._partial_bytes = 0
+        #: What events in parts take of what may be held. Their credit was given back when they came, so that they
+        #: count until they are on their way to the caller.
+        self._events_held = 0
         self._links = shared.links
         self._tell = shared.tell
         self._wake = asyncio.Event()
@@ -106,6 +113,7 @@ class Relay:
         self._attempt = effect
         self._first_due = True
         self._halfway = False
+        self._give_back_events(self._partial_bytes)
         self._partial.clear()
         self._partial_bytes = 0
         # What others sent and the caller has not read yet is this node's credit only once it has left.
@@ -135,11 +143,10 @@ class Relay:
     def completed(self) -> None:
         """All tokens came, and the node was lost before it could say so."""
         assert self._end is not None, "only an answer whose last token came is completed without its node"
-        self.usage_known = bool(self._delivered.prompt)
         counted = link_pb2.Finish(
             end_index=self.cursor.index,
             choices=[self._end],
-            prompt_tokens=len(self._delivered.prompt),
+            prompt_tokens=self._prompt_tokens or len(self._delivered.prompt),
             completion_tokens=self.cursor.index,
         )
         self._end_with(counted)
@@ -155,16 +162,40 @@ class Relay:
         attempt = self._attempt
         if attempt is None or stream != attempt.stream or attempt.resume is not None or self.cursor.current is not None:
             return
+        # Nobody asked for those of an answer that is never continued.
+        if self.ended or not self.call.tells_ids:
+            return
         if not self._delivered.take_prompt(prompt):
-            self._broken(stream, "it told the prompt's ids out of order")
+            self._broken(stream, "it told the prompt's ids out of order, or too many")
+        elif not self._hold_ids():
+            self._forget_ids(stream)
+
+    def _hold_ids(self) -> bool:
+        """Count the ids that are kept; False where there is no room for more."""
+        due = self._delivered.kept // IDS_STEP * IDS_STEP * ID_BYTES
+        if due > self._ids_held:
+            if not self.shared.held.take(due - self._ids_held):
+                return False
+            self._ids_held = due
+        return True
+
+    def _forget_ids(self, stream: StreamId) -> None:
+        """Keep none: another node can still replay the answer."""
+        self._delivered.forget_ids()
+        self._give_back_ids()
+        self._tell.ids_unknown(stream)
+
+    def _give_back_ids(self) -> None:
+        self.shared.held.give_back(self._ids_held)
+        self._ids_held = 0
 
     def piece(self, stream: StreamId, piece: link_pb2.Piece, size: int, part: bytes) -> None:
         """Judge one piece; pass it on where it is the next."""
         if self.ended or self._attempt is None or stream != self._attempt.stream:
             return
-        if size > self._credit:
+        if breach := self._breach(piece, size):
             # Before the cursor has moved: what it has passed counts as said, and the next node leaves it out.
-            self._broken(stream, "it sent more than it had credit for")
+            self._broken(stream, breach)
             return
         verdict = self.cursor.accept(
             stream, piece.sequence, piece.first_index, piece.tokens, size, piece.text_digest, piece.more
@@ -181,14 +212,33 @@ class Relay:
         else:
             self._take_whole(stream, piece, part)
 
+    def _breach(self, piece: link_pb2.Piece, size: int) -> str:
+        """What no honest agent sends in one piece, in words; empty where it is well."""
+        tokens = piece.tokens
+        if size > self._credit:
+            return "it sent more than it had credit for"
+        if tokens > IDS_PER_FRAME or len(piece.token_ids) > tokens:
+            return "it sent too many tokens in one piece, or ids of none"
+        if self.cursor.index + tokens > IDS_MAX:
+            return "it sent more tokens than any context has"
+        if piece.more and not size:
+            return "it sent an empty part of an event"
+        if piece.HasField("end") and piece.end.index != self.call.choice_index:
+            return "it ended another answer than it was asked for"
+        return ""
+
     def _hold_part(self, stream: StreamId, piece: link_pb2.Piece, part: bytes) -> None:
         """A part of an event that goes on: nothing of it is said before it is whole."""
-        self._partial.append(part)
-        self._partial_bytes += len(part)
-        if self._partial_bytes > EVENT_BYTES_MAX:
+        size = len(part)
+        if self._partial_bytes + size > EVENT_BYTES_MAX:
             self._broken(stream, "it sent an event that is too long")
+        elif not self.shared.held.take(size):
+            self._give_up(overloaded())
         else:
-            self._passed_on(len(part))
+            self._events_held += size
+            self._partial.append(part)
+            self._partial_bytes += size
+            self._passed_on(size)
 
     def _take_whole(self, stream: StreamId, piece: link_pb2.Piece, part: bytes) -> None:
         if self._partial:
@@ -201,7 +251,7 @@ class Relay:
         self._take(piece, part, self._first_due)
         self._first_due = False
         if piece.HasField("end"):
-            self._end = piece.end
+            self._end, self._prompt_tokens = piece.end, piece.prompt_tokens
             self._last_token(stream)
 
     def finish(self, stream: StreamId, finish: link_pb2.Finish) -> None:
@@ -211,8 +261,12 @@ class Relay:
         if finish.end_index != self.cursor.index or self._halfway:
             self._broken(stream, f"it ended at token {finish.end_index} and had sent {self.cursor.index}")
             return
+        if why_not := self._why_not_whole(finish):
+            self._broken(stream, why_not)
+            return
         self._end_with(finish)
-        self._tell.finished(stream, self.cursor.index)
+        # An answer in one document comes without its tokens being counted on the way.
+        self._tell.finished(stream, self.cursor.index or finish.completion_tokens)
 
     def _end_with(self, finish: link_pb2.Finish) -> None:
         self._complete(finish)
@@ -226,10 +280,16 @@ class Relay:
     def _passed_on(self, size: int) -> None:
         """Bytes have left for the caller: let the node send as many more, in steps."""
         self._spent += size
+        if self._spent >= 0 and self._events_held > self._partial_bytes:
+            self._give_back_events(self._events_held - self._partial_bytes)
         if self._spent >= CREDIT_STEP_BYTES and self._attempt is not None and not self.ended:
             self._credit += self._spent
             self._links.credit(self._attempt.link, self._attempt.stream, self._spent)
             self._spent = 0
+
+    def _give_back_events(self, size: int) -> None:
+        self.shared.held.give_back(size)
+        self._events_held -= size
 
     def _give_up(self, error: ApiError) -> None:
         if not self.ended:
@@ -238,7 +298,13 @@ class Relay:
             self._wake.set()
 
     def let_go(self) -> None:
-        """Nothing is held any more; the end of every relay."""
+        """Nothing is held any more, of what has come and of what may still come; the end of every relay."""
+        self.ended = True
+        self._partial.clear()
+        self._partial_bytes = 0
+        self._give_back_events(self._events_held)
+        self._delivered.forget_ids()
+        self._give_back_ids()
 
     @abstractmethod
     async def respond(self, request: web.Request, headers: Callable[[], dict[str, str]]) -> web.StreamResponse:
@@ -249,6 +315,11 @@ class Relay:
         """Nothing of an earlier attempt has reached the caller: forget it."""
         self.cursor = CommitCursor()
         self._delivered = Delivered()
+        self._give_back_ids()
+
+    def _why_not_whole(self, finish: link_pb2.Finish) -> str:
+        """Why a node's last word cannot be that of this answer; empty where it can."""
+        return ""
 
     @abstractmethod
     def _take(self, piece: link_pb2.Piece, part: bytes, first: bool) -> None:

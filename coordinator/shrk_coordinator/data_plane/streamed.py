@@ -64,15 +64,27 @@ class StreamedRelay(Relay):
 
     # --- what a node says ----------------------------------------------------------------------------
 
+    def _breach(self, piece: link_pb2.Piece, size: int) -> str:
+        if not (self.cursor.index or piece.tokens or piece.more or piece.HasField("end")):
+            # It would bind the caller to what cannot be continued: nothing of it is counted.
+            return "it spoke before its first token"
+        return super()._breach(piece, size)
+
+    def _hold_part(self, stream: StreamId, piece: link_pb2.Piece, part: bytes) -> None:
+        # A long event over a slow line is no stall.
+        self._clock.rest(self._tell.now())
+        super()._hold_part(stream, piece, part)
+
     def _take(self, piece: link_pb2.Piece, part: bytes, first: bool) -> None:
         now = self._tell.now()
         self._clock.token(now)
         if first:
             self._first_piece(piece, now)
         self._heard_at, self._said = now, True
-        if not self._delivered.take(piece):
+        delivered = self._delivered
+        if delivered.ids_known and not (delivered.take(piece) and self._hold_ids()):
             assert self._attempt is not None
-            self._tell.ids_unknown(self._attempt.stream)
+            self._forget_ids(self._attempt.stream)
         if part:
             self._pending.append(part)
         if not self._flush_due and self._pipe is not None:
@@ -96,10 +108,13 @@ class StreamedRelay(Relay):
         self.shared.paces.learn(self.call.envelope.model, self._clock)
         self._tell.last_token(stream, self.cursor.index)
 
+    def _why_not_whole(self, finish: link_pb2.Finish) -> str:
+        others = any(end.index != self.call.choice_index for end in finish.choices)
+        return "it ended another answer than it was asked for" if others else ""
+
     def _complete(self, finish: link_pb2.Finish) -> None:
         call = self.call
-        include_usage = call.include_usage and self.usage_known
-        self._pending.append(call.dialect.ending(call.envelope, finish, include_usage) + sse.DONE)
+        self._pending.append(call.dialect.ending(call.envelope, finish, call.include_usage) + sse.DONE)
 
     # --- to the caller -------------------------------------------------------------------------------
 

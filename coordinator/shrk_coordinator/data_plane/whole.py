@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from shrk_contract.terms import PART_BYTES_MAX
+from shrk_contract.terms import ANSWER_BYTES_MAX, PART_BYTES_MAX
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane import sse
 from shrk_coordinator.data_plane.chunk_pipe import ChunkPipe
@@ -20,9 +20,6 @@ from shrk_coordinator.data_plane.order import Call
 from shrk_coordinator.data_plane.relay import Relay, Shared
 from shrk_coordinator.errors import answer_too_large, overloaded
 from shrk_coordinator.state.events import StreamId
-
-#: A whole answer is held here until it is complete, so that it can still come from another node.
-ANSWER_BYTES_MAX = 32 * 1024 * 1024
 
 
 class _HeldRelay(Relay):
@@ -35,10 +32,14 @@ class _HeldRelay(Relay):
 
     def _start_over(self) -> None:
         super()._start_over()
-        self.let_go()
+        self._drop()
 
     def let_go(self) -> None:
-        """Drop what is held of the answer."""
+        """Nothing is held any more."""
+        super().let_go()
+        self._drop()
+
+    def _drop(self) -> None:
         self.shared.held.give_back(self._held)
         self._parts.clear()
         self._held = 0
@@ -65,6 +66,9 @@ class _HeldRelay(Relay):
 
 class WholeRelay(_HeldRelay):
     """An answer in one piece."""
+
+    def _why_not_whole(self, finish: link_pb2.Finish) -> str:
+        return "" if self._held else "it ended an answer of which it had sent nothing"
 
     def _complete(self, finish: link_pb2.Finish) -> None:
         """Nothing is left to add: the engine's own JSON is the answer."""

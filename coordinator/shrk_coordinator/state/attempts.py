@@ -28,6 +28,8 @@ ACCEPT_SECONDS_MAX = 5.0
 FIRST_PIECE_SECONDS_MAX = 300.0
 #: The longest life of one request. Official SDKs give up after 10 minutes unless told otherwise.
 REQUEST_SECONDS_MAX = 3600.0
+#: A replay may take this many times as long as what it repeats took.
+REPLAY_SLOWNESS = 3.0
 #: Between the last token and the finish that follows it at once: beyond this the answer is ended without it.
 FINISH_SECONDS_MAX = 5.0
 #: One request may cost the network this many attempts, whatever happens.
@@ -65,6 +67,25 @@ class Attempt:
     phase: Phase
     begun_at: float
     deadline: float
+
+    def accepted(self, now: float) -> None:
+        """The node took it; its engine reads the prompt."""
+        self.phase = Phase.READING
+        # A whole answer shows nothing before its end, so only the request's own deadline can bound it.
+        wait = FIRST_PIECE_SECONDS_MAX if self.request.streaming else REQUEST_SECONDS_MAX
+        if self.resume is ResumeMethod.REPLAY:
+            # It is silent for as long as it takes to say again what was said so far, on a slower engine longer.
+            wait += REPLAY_SLOWNESS * (now - self.request.delivered_at)
+        self.deadline = min(now + wait, self.request.deadline)
+
+    def spoke(self, now: float) -> None:
+        """Its first piece goes to the caller."""
+        request = self.request
+        self.phase, self.deadline = Phase.ANSWERING, request.deadline
+        # The ids before a seam between unlike engines are another kind's.
+        request.by_ids &= not request.delivered or self.pin == request.pin
+        request.delivered_at = request.delivered_at if request.delivered else now
+        request.delivered, request.failures, request.pin = True, 0, self.pin
 
     @property
     def failures_after(self) -> int:

@@ -14,7 +14,6 @@ from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.attempts import (
     FINISH_SECONDS_MAX,
-    FIRST_PIECE_SECONDS_MAX,
     REQUEST_SECONDS_MAX,
     Attempt,
     Attempts,
@@ -33,8 +32,6 @@ from shrk_coordinator.state.roster import Node, Offer, Roster
 QUIET_SECONDS_MAX = 4.0
 #: The coordinator itself was held up when two ticks are this far apart: then it may not have heard what was said.
 TICK_SECONDS_MAX = 1.0
-#: A replay may take this many times as long as what it repeats took.
-REPLAY_SLOWNESS = 3.0
 #: A node that stops lets run what runs; what is still left this long before its end is moved.
 HAND_OVER_SECONDS = 5.0
 
@@ -195,15 +192,8 @@ class CoordinatorState:
 
     def _accepted(self, now: float, stream: seen.StreamId) -> list[Effect]:
         attempt = self.attempts.by_stream.get(stream)
-        if attempt is None or attempt.phase is not Phase.ASKED:
-            return []
-        attempt.phase = Phase.READING
-        # A whole answer shows nothing before its end, so only the request's own deadline can bound it.
-        wait = FIRST_PIECE_SECONDS_MAX if attempt.request.streaming else REQUEST_SECONDS_MAX
-        if attempt.resume is ResumeMethod.REPLAY:
-            # It is silent for as long as it takes to say again what was said so far, on a slower engine longer.
-            wait += REPLAY_SLOWNESS * (now - attempt.request.delivered_at)
-        attempt.deadline = min(now + wait, attempt.request.deadline)
+        if attempt is not None and attempt.phase is Phase.ASKED:
+            attempt.accepted(now)
         return []
 
     def _first_piece(self, now: float, stream: seen.StreamId, index: int) -> list[Effect]:
@@ -211,12 +201,7 @@ class CoordinatorState:
         if attempt is None:
             return []
         request = attempt.request
-        attempt.phase = Phase.ANSWERING
-        attempt.deadline = request.deadline
-        # The ids before a seam between unlike engines are another kind's.
-        request.by_ids &= not request.delivered or attempt.pin == request.pin
-        request.delivered_at = request.delivered_at if request.delivered else now
-        request.delivered, request.failures, request.pin = True, 0, attempt.pin
+        attempt.spoke(now)
         self.journal.first_piece(now, request.request_id, index)
         if offer := self._offer_of(attempt):
             offer.stalled_at = None
@@ -390,8 +375,10 @@ class CoordinatorState:
             offer.in_flight = max(0, offer.in_flight - 1)
 
     def _offer_of(self, attempt: Attempt) -> Offer | None:
+        """What the attempt is a part of, if it is still offered; not what the engine's next life offers."""
         node = self._linked(attempt.node_id, attempt.link)
-        return node.offers.get(attempt.request.model) if node else None
+        offer = node.offers.get(attempt.request.model) if node else None
+        return offer if offer is not None and offer.life == attempt.life else None
 
     # --- time ------------------------------------------------------------------------------------
 

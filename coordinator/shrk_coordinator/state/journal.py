@@ -12,8 +12,12 @@ from enum import StrEnum
 from shrk_contract.terms import Endpoint, ResumeMethod
 from shrk_coordinator.state.events import NodeId, RequestArrived, RequestId
 
-#: Ended requests that are remembered: minutes of a busy network, a month of a home lab, about 1 KB each.
+#: Ended requests that are remembered: minutes of a busy network, a month of a home lab. About 1 KB each, and no more
+#: than 8 KB, where the most attempts all failed with the longest reasons.
 ENDED_MAX = 10_000
+#: A node's own words on what ended an attempt: a sentence, and a name.
+REASON_LENGTH_MAX = 200
+CODE_LENGTH_MAX = 64
 
 
 class Outcome(StrEnum):
@@ -99,7 +103,8 @@ class Journal:
     ) -> None:
         """The present attempt is over."""
         attempt = self._entries[request_id].attempts[-1]
-        attempt.ended_at, attempt.outcome, attempt.code, attempt.reason = now, outcome, code, reason
+        attempt.ended_at, attempt.outcome = now, outcome
+        attempt.code, attempt.reason = _shown(code, CODE_LENGTH_MAX), _shown(reason, REASON_LENGTH_MAX)
 
     def ended(self, now: float, request_id: RequestId, outcome: Outcome, tokens: int | None = None) -> None:
         """A request is over; the oldest of those that ended is forgotten."""
@@ -108,3 +113,8 @@ class Journal:
         self._ended.append(request_id)
         if len(self._ended) > self._ended_max:
             del self._entries[self._ended.popleft()]
+
+
+def _shown(words: str, length_max: int) -> str:
+    """A stranger's words as a line on a screen: nothing in them moves a cursor or begins another line."""
+    return "".join(c if c.isprintable() else " " for c in words[:length_max])

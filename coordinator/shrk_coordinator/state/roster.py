@@ -134,10 +134,10 @@ class Roster:
 
     def _offer(self, now: float, node: Node, model: str, engine: EngineReport) -> None:
         known = node.offers.get(model)
-        if known is not None:
-            if known.stalled_at is not None:
-                over = now - known.stalled_at > STALLED_SECONDS or known.engine.life != engine.life
-                known.stalled_at = None if over else known.stalled_at
+        # An engine's next life has none of the attempts of the last.
+        if known is not None and (known.engine.id, known.engine.life) == (engine.id, engine.life):
+            if known.stalled_at is not None and now - known.stalled_at > STALLED_SECONDS:
+                known.stalled_at = None
             known.engine = engine
             return
         if model not in self._offers:

@@ -84,8 +84,9 @@ class CallerEvents:
         #: Choices that have said their role, and (choice, number) of the tool calls that have been opened.
         self._roles: set[int] = set()
         self._opened: set[tuple[int, int]] = set()
-        #: The prompt as the engine tokenised it, where it told.
+        #: The prompt as the engine tokenised it, where it told, and how many tokens it counts in it.
         self.prompt_ids: list[int] = []
+        self.prompt_tokens = 0
 
     @property
     def ends(self) -> tuple[ChoiceEnd, ...]:
@@ -110,8 +111,7 @@ class CallerEvents:
         batch.ids_known = batch.ids_known and event.token_ids is not None
         with reading("an event"):
             self._hide_ids(body)
-            if not self._wishes.running_usage:
-                body.pop("usage", None)
+            self._take_usage(body)
             body["choices"] = [choice for choice in body["choices"] if self._choice(choice, batch)]
             if not body["choices"]:
                 return
@@ -126,6 +126,12 @@ class CallerEvents:
             self.prompt_ids = place.get("prompt_token_ids") or self.prompt_ids
             if self._resumed or not self._wishes.ids:
                 place.pop("prompt_token_ids", None)
+
+    def _take_usage(self, body: dict[str, Any]) -> None:
+        if counted := (body.get("usage") or {}).get("prompt_tokens"):
+            self.prompt_tokens = int(counted)
+        if not self._wishes.running_usage:
+            body.pop("usage", None)
 
     def _choice(self, choice: dict[str, Any], batch: Batch) -> bool:
         """Take a choice's words and end; whether anything is left that a caller should see."""

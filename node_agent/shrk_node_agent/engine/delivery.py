@@ -40,7 +40,9 @@ class Delivery:
             self._sink.prompt(self._caller.prompt_ids)
         self._begun = True
         ids = held.token_ids if self._tell_ids and held.ids_known else ()
-        await self._sink.piece(Piece(held.tokens, ids, held.part(), self._caller.text_digest, held.end))
+        prompt_tokens = self._caller.prompt_tokens or len(self._caller.prompt_ids) if held.end else 0
+        piece = Piece(held.tokens, ids, held.part(), self._caller.text_digest, held.end, prompt_tokens)
+        await self._sink.piece(piece)
 
 
 def judged(finished: Finished) -> Finished | Failed:

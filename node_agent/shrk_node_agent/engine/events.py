@@ -13,13 +13,12 @@ from typing import Any
 
 import orjson
 
+from shrk_contract.terms import EVENT_BYTES_MAX
 from shrk_node_agent.attempts import Failed
 from shrk_node_agent.engine.refusals import from_error_object
 
 _DONE = b"[DONE]"
 _PREFIX = b"data:"
-#: One event of an engine; vLLM's largest are log-probabilities, some tens of kilobytes.
-EVENT_BYTES_MAX = 8 * 1024 * 1024
 
 
 class EngineSentNonsense(Exception):

@@ -10,7 +10,15 @@ from typing import Any
 import aiohttp
 import orjson
 
-from shrk_contract.terms import CANNOT_RESUME, DENIED_FIELDS, DIVERGED, Endpoint, Fault, ResumeMethod
+from shrk_contract.terms import (
+    ANSWER_BYTES_MAX,
+    CANNOT_RESUME,
+    DENIED_FIELDS,
+    DIVERGED,
+    Endpoint,
+    Fault,
+    ResumeMethod,
+)
 from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, CreditWithheld, Failed, Finished, Order, Piece, Resume
 from shrk_node_agent.engine.bodies import read_up_to
 from shrk_node_agent.engine.caller_events import Batch, CallerEvents, Wishes, name_tool_calls
@@ -27,8 +35,7 @@ CONNECT_SECONDS_MAX = 10.0
 #: A connection that waits for its next attempt. vLLM closes one after 5 s: an attempt sent on it in that moment would
 #: be lost, and is not sent twice. We close it first, with time to spare for a machine that is slow.
 IDLE_SECONDS_MAX = 3.0
-#: A whole answer; the coordinator holds no more either.
-ANSWER_BYTES_MAX = 32 * 1024 * 1024
+#: A refusal in an engine's words: some sentences.
 ERROR_BYTES_MAX = 256 * 1024
 
 #: Endpoints that generate: they take a seed, tell token ids and running usage on request, and why each choice ended.
@@ -54,10 +61,16 @@ class EngineClient:
 
     async def answer(self, order: Order, sink: AttemptSink) -> None:
         """Carry out one order. Cancelling this aborts the generation in the engine."""
+        deadline = asyncio.timeout(order.deadline_seconds)
         try:
-            outcome = await self._exchange(order, sink)
+            async with deadline:
+                outcome = await self._exchange(order, sink)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            outcome = Failed(Fault.ENGINE, f"the engine broke off: {error or type(error).__name__}", code="engine_lost")
+            if deadline.expired():
+                outcome = Failed(Fault.COORDINATOR, "the time of the whole request is over", code="deadline")
+            else:
+                why = str(error) or type(error).__name__
+                outcome = Failed(Fault.ENGINE, f"the engine broke off: {why}", code="engine_lost")
         except CreditWithheld as error:
             outcome = Failed(Fault.COORDINATOR, f"the coordinator gave {error}", code="credit_withheld")
         except EngineSentNonsense as error:

@@ -22,7 +22,7 @@ from shrk_contract.convert import (
     report_to_wire,
     resume_method_from_wire,
 )
-from shrk_contract.terms import BODY_BYTES_MAX, PART_BYTES_MAX, Rejection, Report
+from shrk_contract.terms import BODY_BYTES_MAX, IDS_MAX, IDS_PER_FRAME, PART_BYTES_MAX, Rejection, Report
 from shrk_contract.v1 import link_pb2
 from shrk_node_agent.attempts import (
     AttemptSink,
@@ -42,10 +42,6 @@ StreamId = int
 
 #: Orders whose body is still coming in parts; a coordinator sends each in one go.
 ASSEMBLING_MAX = 1_000
-#: Token ids in one frame: four bytes each at most, and no request blocks the link.
-IDS_PER_FRAME = PART_BYTES_MAX // 4
-#: Ids of prompt and answer together that an order may bring: the largest context of today's models.
-IDS_MAX = 2_097_152
 
 _serials = itertools.count(1)
 
@@ -125,11 +121,10 @@ class Session:
                     log.debug("frame not acted on yet", kind=kind)
 
     def _start(self, start: link_pb2.Start) -> None:
-        if start.body_bytes > BODY_BYTES_MAX:
-            raise CoordinatorBrokeContract(f"a request of {start.body_bytes:,} bytes")
-        resume = start.resume
-        if resume.prompt_tokens + resume.delivered_tokens > IDS_MAX:
-            raise CoordinatorBrokeContract(f"{resume.prompt_tokens + resume.delivered_tokens:,} token ids")
+        if too_large := _too_large(start):
+            # What one request grew to must not cost the others their link.
+            SessionSink(self, start.stream, Credit(0)).reject(Rejection.UNSUPPORTED, too_large)
+            return
         waiting = self._assembling[start.stream] = _Assembling(start, bytearray(start.body))
         self._assembled(waiting)
         if len(self._assembling) > ASSEMBLING_MAX:
@@ -177,6 +172,7 @@ class Session:
             body=bytes(whole.body),
             seed=start.seed if start.HasField("seed") else None,
             resume=resume,
+            deadline_seconds=start.deadline_ms / 1000 if start.deadline_ms else None,
             tell_ids=start.tell_ids,
         )
         self._port.ordered(sink.key, order, sink)
@@ -262,6 +258,7 @@ class SessionSink:
         whole = link_pb2.Piece(tokens=piece.tokens, token_ids=piece.token_ids, data=rest, text_digest=piece.text_digest)
         if piece.end is not None:
             whole.end.CopyFrom(_choice_end(piece.end))
+            whole.prompt_tokens = piece.prompt_tokens
         self._piece(whole, len(rest))
         self._index += piece.tokens
 
@@ -309,6 +306,14 @@ class SessionSink:
         self._send(frame, 200)
         self.closed = True
         self.session.forget(self.stream)
+
+
+def _too_large(start: link_pb2.Start) -> str:
+    """Why an order is more than any request needs; empty where it is not."""
+    if start.body_bytes > BODY_BYTES_MAX:
+        return f"a request of {start.body_bytes:,} bytes; {BODY_BYTES_MAX:,} are the most"
+    ids = start.resume.prompt_tokens + start.resume.delivered_tokens
+    return f"{ids:,} tokens to go on from; {IDS_MAX:,} are the most" if ids > IDS_MAX else ""
 
 
 def _resume(whole: _Assembling) -> Resume | None:

@@ -638,6 +638,7 @@ class Piece(google.protobuf.message.Message):
     TEXT_DIGEST_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     stream: builtins.int
     sequence: builtins.int
     first_index: builtins.int
@@ -649,6 +650,8 @@ class Piece(google.protobuf.message.Message):
     """Digest of all text up to and including this piece."""
     more: builtins.bool
     """The last event in `data` goes on in the next piece, which brings its tokens and digest."""
+    prompt_tokens: builtins.int
+    """With end: the prompt's tokens, as the engine counts them."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -667,9 +670,10 @@ class Piece(google.protobuf.message.Message):
         text_digest: builtins.int = ...,
         more: builtins.bool = ...,
         end: global___ChoiceEnd | None = ...,
+        prompt_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end", b"end"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "end", b"end", "first_index", b"first_index", "more", b"more", "sequence", b"sequence", "stream", b"stream", "text_digest", b"text_digest", "token_ids", b"token_ids", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "end", b"end", "first_index", b"first_index", "more", b"more", "prompt_tokens", b"prompt_tokens", "sequence", b"sequence", "stream", b"stream", "text_digest", b"text_digest", "token_ids", b"token_ids", "tokens", b"tokens"]) -> None: ...
 
 global___Piece = Piece
 

@@ -41,4 +41,4 @@ def test_every_stream_counts_and_only_carried_on_ones_have_gaps() -> None:
     assert row.gaps is not None
     assert row.gaps.n == 2
     assert row.seen == "2 blows struck 3 streams"
-    assert len(failed(load, 1)) == 1
+    assert len(failed(streams, 1)) == 1

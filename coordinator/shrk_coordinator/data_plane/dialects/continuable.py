@@ -63,7 +63,7 @@ _STRUCTURED = frozenset({"structured_outputs", "guided_json", "guided_regex", "g
 
 def by_ids(body: Body) -> bool:
     """Whether nothing in a request keeps its answer from being continued by token ids."""
-    return all(_harmless(name, value) for name, value in body.items()) and not _strict_tools(body)
+    return all(_harmless(name, value) for name, value in body.items()) and not structured(body)
 
 
 def _harmless(name: str, value: object) -> bool:
@@ -89,6 +89,6 @@ def structured(body: Body) -> bool:
     if isinstance(wanted, dict) and wanted.get("type") not in (None, "text"):
         return True
     choice = body.get("tool_choice")
-    if choice == "required" or isinstance(choice, dict):
+    if choice == "required" or isinstance(choice, dict) or _strict_tools(body):
         return True
     return any(body.get(name) is not None for name in _STRUCTURED)

@@ -17,6 +17,8 @@ Body = dict[str, Any]
 
 #: Answers to one request; vLLM itself would take 16,384.
 CHOICES_MAX = 8
+#: Seeds as engines and the wire take them: whole numbers of 64 bits, with a sign.
+SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,19 @@ def check_inputs(name: str, value: object, sequences_max: int, choices: int = 1)
 
 
 def check_choices(body: Body) -> None:
-    """The number of answers asked for. Raises ApiError."""
+    """The number of answers asked for, and the seed that they count up from. Raises ApiError."""
     n = body.get("n")
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= CHOICES_MAX):
+    if n is not None and not _is_whole(n, 1, CHOICES_MAX):
         raise invalid_value("n", f"a whole number from 1 to {CHOICES_MAX}")
+    last = SEED_MAX - ((n or 1) - 1)
+    seed = body.get("seed")
+    if seed is not None and not _is_whole(seed, SEED_MIN, last):
+        times = f" for 'n' of {n}" if last != SEED_MAX else ""
+        raise invalid_value("seed", f"a whole number from {SEED_MIN} to {last}{times}")
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def ending_of(object_name: str, empty_choice: Body) -> Callable[[Envelope, link_pb2.Finish, bool], bytes]:

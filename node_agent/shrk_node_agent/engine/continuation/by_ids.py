@@ -61,6 +61,7 @@ class Continuation:
         self._runner = runner
         self._wishes = Wishes.of(body)
         self._caller = CallerEvents(order.envelope, self._wishes, TextDigest())
+        self._caller.prompt_tokens = len(resume.prompt_ids)
 
     async def answer(self, sink: AttemptSink) -> Finished | Failed:
         """Carry it out. Cancelling this aborts the generation in the engine. Raises CannotResume."""

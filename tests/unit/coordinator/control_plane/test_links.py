@@ -66,6 +66,31 @@ def test_a_batch_may_be_large_but_not_without_bound(side: Side) -> None:
         side.link.take(link_pb2.NodeBatch(frames=[link_pb2.NodeFrame()] * 20_000))
 
 
+@pytest.mark.parametrize("reason", ["", "abort"])
+def test_an_answer_ends_for_a_reason_and_not_by_being_given_up(side: Side, reason: str) -> None:
+    end = link_pb2.ChoiceEnd(finish_reason=reason)
+    for frame in (
+        link_pb2.NodeFrame(piece=link_pb2.Piece(stream=1, tokens=1, end=end)),
+        link_pb2.NodeFrame(finish=link_pb2.Finish(stream=1, choices=[end])),
+    ):
+        side.link.sinks[1] = _Deaf()
+        with pytest.raises(ContractBroken, match="without a reason"):
+            side.link.take(link_pb2.NodeBatch(frames=[frame]))
+
+
+class _Deaf:
+    """An attempt that must hear nothing."""
+
+    def prompt(self, prompt: link_pb2.Prompt) -> None:
+        raise AssertionError("it heard a prompt")
+
+    def piece(self, piece: link_pb2.Piece, size: int, part: bytes) -> None:
+        raise AssertionError("it heard a piece")
+
+    def finish(self, finish: link_pb2.Finish) -> None:
+        raise AssertionError("it heard a finish")
+
+
 def test_words_about_streams_that_are_not_the_nodes_own_change_nothing(side: Side) -> None:
     for frame in (
         link_pb2.NodeFrame(accepted=link_pb2.Accepted(stream=9)),

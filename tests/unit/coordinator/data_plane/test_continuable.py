@@ -94,6 +94,7 @@ def test_tools_of_another_shape_are_the_engines_to_refuse(tools: Any) -> None:
         ({"guided_choice": ["a"]}, True),
         ({"guided_grammar": "root ::= a"}, True),
         ({"tools": [TOOL]}, False),
+        ({"tools": [TOOL, STRICT]}, True),
         ({"tools": [TOOL], "tool_choice": "auto"}, False),
         ({"tools": [TOOL], "tool_choice": "required"}, True),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, True),

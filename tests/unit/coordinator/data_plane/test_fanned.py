@@ -13,6 +13,7 @@ import pytest
 from shrk_contract.terms import Fault
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.relay import Patience
+from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
 from support.front import Front, PlayedAttempt, a_front, chunk, codes_of, rest_of
 from support.network import events_of
 
@@ -115,6 +116,50 @@ async def test_answers_in_one_document_are_the_engines_own_matter() -> None:
         await give_up(asking)
 
 
+@pytest.mark.parametrize("seed", ["x", "5", 1.5, True, [], 2**63, 2**64 - 1, 2**63 - 1, 2**63 - 2, -(2**63) - 1])
+async def test_a_seed_that_leaves_no_room_for_every_answer_is_refused_by_name(seed: Any) -> None:
+    async with a_front() as front, front.chat(n=3, seed=seed) as answer:
+        error = (await answer.json())["error"]
+        assert (answer.status, error["code"], error["param"]) == (400, "invalid_value", "seed")
+        assert front.links.started.empty()
+
+
+@pytest.mark.parametrize("seed", [2**63 - 3, -(2**63), 0])
+async def test_the_first_and_the_last_seeds_are_taken(seed: int) -> None:
+    async with a_front() as front, strands(front, 3, seed=seed) as (attempts, asking):
+        assert [body_of(attempt)["seed"] for attempt in attempts] == [seed, seed + 1, seed + 2]
+        await give_up(asking)
+
+
+async def test_prompts_that_would_each_take_a_large_field_along_are_refused_before_any_is_written_anew() -> None:
+    async with a_front() as front, front.complete(["x"] * 128, user="u" * 500_000) as answer:
+        error = (await answer.json())["error"]
+        assert (answer.status, error["code"], error["param"]) == (400, "invalid_value", "prompt")
+        assert "33,554,432 bytes" in error["message"]
+        assert front.links.started.empty()
+
+
+async def test_large_prompts_with_little_beside_them_are_taken() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.complete(["x" * 8_000] * 120))
+        for _ in range(120):
+            await front.attempt()
+        await give_up(asking)
+
+
+async def test_a_body_that_grows_when_it_is_written_anew_is_refused_as_too_large() -> None:
+    async with a_front() as front:
+        # Ten characters come back as more: 1e15 is 1000000000000000.0.
+        biases = ",".join(f'"{token}":1e15' for token in range(70_000))
+        asked = '"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2'
+        text = "{" + asked + ',"logit_bias":{' + biases + "}}"
+        assert len(text) < 1024 * 1024
+        url = f"http://127.0.0.1:{front.port}/v1/chat/completions"
+        async with front.session.post(url, data=text, headers={"Content-Type": "application/json"}) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (413, "request_too_large")
+        assert front.links.started.empty()
+
+
 # --- what the caller sees ---------------------------------------------------------------------------------------
 
 
@@ -179,6 +224,7 @@ async def test_one_answer_that_cannot_go_on_ends_all_with_one_error_and_nothing_
             attempt.say(chunk("x", number))
         async with await asking as answer:
             attempts[1].fail("engine_nonsense")
+            front.later(WAIT_SECONDS_MAX)
             for _ in range(20):
                 attempts[0].say(chunk("more", 0))
                 await asyncio.sleep(0)
@@ -198,6 +244,7 @@ async def test_a_connection_that_told_an_error_serves_the_next_request() -> None
                 attempt.say(chunk("x", number))
             async with await asking as answer:
                 attempts[1].fail("engine_nonsense")
+                front.later(WAIT_SECONDS_MAX)
                 for _ in range(20):
                     attempts[0].say(chunk("more", 0))
                     await asyncio.sleep(0)

@@ -6,11 +6,11 @@ from array import array
 
 import pytest
 
-from shrk_contract.terms import CREDIT_BYTES, PART_BYTES_MAX, Endpoint, ResumeMethod
+from shrk_contract.terms import CREDIT_BYTES, IDS_MAX, IDS_PER_FRAME, PART_BYTES_MAX, Endpoint, ResumeMethod
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.dialects import DIALECTS
 from shrk_coordinator.data_plane.dialects.dialect import Envelope
-from shrk_coordinator.data_plane.order import IDS_PER_FRAME, PROMPT_IDS_MAX, Call, Delivered, Frame, frames_of
+from shrk_coordinator.data_plane.order import Call, Delivered, Frame, frames_of
 from shrk_coordinator.state import effects as do
 
 
@@ -53,9 +53,9 @@ def test_a_prompts_ids_are_taken_in_order_and_nothing_else() -> None:
 
 
 def test_no_prompt_is_longer_than_any_context() -> None:
-    delivered = Delivered(prompt=array("I", range(PROMPT_IDS_MAX - 1)))
-    assert not delivered.take_prompt(prompt(PROMPT_IDS_MAX - 1, 1, 2))
-    assert delivered.take_prompt(prompt(PROMPT_IDS_MAX - 1, 1))
+    delivered = Delivered(prompt=array("I", range(IDS_MAX - 1)))
+    assert not delivered.take_prompt(prompt(IDS_MAX - 1, 1, 2))
+    assert delivered.take_prompt(prompt(IDS_MAX - 1, 1))
 
 
 def test_ids_are_known_while_every_token_comes_with_one() -> None:
@@ -76,6 +76,24 @@ def test_one_token_without_its_id_makes_all_unknown_which_is_told_once(next_piec
     assert delivered.take(piece(1))
     assert delivered.take(piece(1, 9))
     assert not delivered.ids_known
+
+
+def test_ids_that_no_context_holds_are_not_gone_on_from() -> None:
+    delivered = Delivered(prompt=array("I", range(IDS_MAX - 1)))
+    assert delivered.take(piece(1, 5))
+    assert not delivered.take(piece(1, 6))
+    assert not delivered.ids_known
+
+
+def test_ids_that_were_let_go_are_gone_and_so_are_those_to_come() -> None:
+    delivered = Delivered()
+    delivered.take_prompt(prompt(0, 1, 2))
+    delivered.take(piece(1, 5))
+    assert delivered.kept == 3
+    delivered.forget_ids()
+    assert delivered.take_prompt(prompt(2, 3))
+    assert delivered.take(piece(1, 6))
+    assert (delivered.kept, delivered.ids_known) == (0, False)
 
 
 def test_without_the_prompts_ids_those_of_the_answer_are_of_no_use() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from shrk_contract.terms import CREDIT_BYTES
 from shrk_coordinator.data_plane.relay import Patience
+from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
 from shrk_coordinator.state.journal import Outcome
 from support.front import KEY, a_front
 from support.network import events_of
@@ -73,6 +74,7 @@ async def test_a_failure_in_the_middle_that_nobody_can_help_is_an_honest_error_w
         async with await asking as answer:
             await answer.content.readuntil(b"\n\n")
             attempt.fail("engine_nonsense")
+            front.later(WAIT_SECONDS_MAX)
             events = events_of(await answer.content.read())
     assert "[DONE]" not in events
     assert events[-1]["error"]["code"] == "stream_lost"
@@ -153,6 +155,7 @@ async def test_half_an_event_that_nobody_ends_is_left_out_of_an_honest_end() -> 
         attempt.say(b'data: {"choices":[{"del', tokens=0, more=True)
         async with await asking as answer:
             attempt.fail("engine_nonsense")
+            front.later(WAIT_SECONDS_MAX)
             events = events_of(await answer.content.read())
     assert events[0] == {"choices": []}
     assert [e["error"]["code"] for e in events[1:]] == ["stream_lost"]

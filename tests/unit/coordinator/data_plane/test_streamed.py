@@ -115,23 +115,34 @@ async def test_an_answer_goes_on_over_many_nodes_and_each_is_told_all_that_was_s
         assert text_of(await rest_of(answer)) == "-0-1-2-3-4"
 
 
-async def test_a_node_lost_after_the_role_is_followed_by_one_that_may_tell_the_prompt_again() -> None:
+async def test_what_is_said_before_the_first_token_is_a_breach_and_is_not_said_twice() -> None:
     async with a_front() as front:
         asking = asyncio.ensure_future(front.chat())
         first = await front.attempt()
         first.prompt(1, 2)
-        first.say(chunk(""), tokens=0)
+        first.say(chunk("all"), tokens=0)
+        assert "before its first token" in (await front.links.cancelled.get())[1]
+        second = await front.attempt()
+        assert not second.start.HasField("resume")
+        second.prompt(1, 2)
+        second.say(chunk("all of it"), ids=(5,))
+        second.end()
         async with await asking as answer:
-            await answer.content.readuntil(b"\n\n")
-            first.lose()
-            second = await front.attempt()
-            second.prompt(1, 2)
-            second.say(chunk("all of it"), ids=(5,))
-            second.end()
             events = await rest_of(answer)
     assert text_of(events) == "all of it"
     assert events[-1] == "[DONE]"
-    assert front.links.cancelled.empty()
+
+
+async def test_an_answer_without_any_token_says_its_role_with_its_end() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        attempt = await front.attempt()
+        attempt.say_last(chunk(""), tokens=0)
+        attempt.end()
+        async with await asking as answer:
+            events = await rest_of(answer)
+    assert events[0]["choices"][0]["delta"] == {"content": ""}
+    assert events[-1] == "[DONE]"
 
 
 # --- the end --------------------------------------------------------------------------------------------------
@@ -146,6 +157,19 @@ async def test_a_node_lost_after_the_last_token_leaves_a_whole_answer_with_reaso
     assert text_of(events) == "!"
     assert events[-3]["choices"][0]["finish_reason"] == "stop"
     assert events[-2]["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    assert events[-1] == "[DONE]"
+
+
+async def test_usage_is_whole_also_where_the_prompts_ids_were_never_told() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat(stream_options={"include_usage": True}))
+        attempt = await front.attempt()
+        attempt.say(chunk("x"))
+        attempt.say_last(chunk("!"), prompt_tokens=7)
+        attempt.lose()
+        async with await asking as answer:
+            events = await rest_of(answer)
+    assert events[-2]["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
     assert events[-1] == "[DONE]"
 
 
@@ -194,6 +218,7 @@ async def test_replays_that_all_diverge_end_in_an_honest_error_without_done() ->
             attempt = await front.attempt()
             asked.append(attempt.node)
             attempt.fail(DIVERGED, Fault.NODE)
+        front.later(WAIT_SECONDS_MAX)
         events = await rest_of(answer)
     assert sorted(asked) == ["b", "c"]
     assert codes_of(events) == ["stream_lost"]
@@ -217,19 +242,10 @@ async def test_a_callers_fault_after_delivery_is_not_passed_on_as_one(nodes: tup
         attempt.fail("bad_request", Fault.CALLER)
         if len(nodes) > 1:
             (await front.attempt()).fail("bad_request", Fault.CALLER)
+        front.later(WAIT_SECONDS_MAX)
         events = await rest_of(answer)
     assert codes_of(events) == ["stream_lost"]
     assert events[-1]["code"] == 502
-
-
-async def test_a_callers_fault_after_nothing_but_the_role_is_not_passed_on_as_one_either() -> None:
-    async with a_front(nodes=("only",)) as front:
-        asking = asyncio.ensure_future(front.chat())
-        attempt = await front.attempt()
-        attempt.say(chunk(""), tokens=0)
-        async with await asking as answer:
-            attempt.fail("bad_request", Fault.CALLER)
-            assert codes_of(await rest_of(answer)) == ["stream_lost"]
 
 
 # --- waiting and moving -----------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ async def test_a_failure_is_that_of_a_lost_stream_only_where_something_was_said(
         attempt = begin(relay, driver)
         attempt.say(b"data: half", tokens=0, more=True)
         if says:
-            attempt.say(b" an event\n\n", tokens=0)
+            attempt.say(b" an event\n\n")
         relay.failed(failed)
         assert relay.error is not None
         assert (relay.error.code, relay.error.status) == (code, 502)
@@ -164,3 +164,17 @@ async def test_an_ended_answer_hears_nothing_more() -> None:
     attempt.sink.prompt(link_pb2.Prompt(stream=1, token_ids=[1]))
     assert relay._pending == pending
     assert relay.stalled(driver.now() + 1000) is None
+
+
+async def test_the_parts_of_a_long_event_are_signs_of_life() -> None:
+    relay, driver, _ = a_relay()
+    attempt = begin(relay, driver)
+    now = 1000.0
+    driver.now = lambda: now  # type: ignore[method-assign]  # a test's own clock
+    attempt.say(chunk("x"))
+    for _ in range(3):
+        now += STALL_SECONDS_MAX - 0.1
+        assert relay.stalled(now) is None
+        attempt.say(b"data: ", tokens=0, more=True)
+    assert relay.stalled(now + STALL_SECONDS_MAX - 0.1) is None
+    assert relay.stalled(now + STALL_SECONDS_MAX + 0.1) == 1

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from shrk_contract.terms import PART_BYTES_MAX, Fault
+from shrk_contract.terms import ANSWER_BYTES_MAX, EVENT_BYTES_MAX, PART_BYTES_MAX, Fault
 from shrk_coordinator.data_plane.http import BUFFER_HEADER
-from shrk_coordinator.data_plane.relay import EVENT_BYTES_MAX, Patience
-from shrk_coordinator.data_plane.whole import ANSWER_BYTES_MAX
+from shrk_coordinator.data_plane.relay import Patience
 from shrk_coordinator.state import events as seen
 from support.front import a_front, chunk, codes_of, rest_of
 from support.network import events_of, text_of
@@ -54,6 +53,32 @@ async def test_a_whole_answer_that_ends_in_the_middle_comes_from_another_node() 
         second.end()
         async with await asking as answer:
             assert await answer.json() == {"whole": 1}
+
+
+async def test_a_whole_answer_of_nothing_is_a_breach_and_comes_from_another_node() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat(stream=False))
+        first = await front.attempt()
+        first.end()
+        assert "had sent nothing" in (await front.links.cancelled.get())[1]
+        second = await front.attempt()
+        second.say(b'{"whole":1}', tokens=0)
+        second.end()
+        async with await asking as answer:
+            assert await answer.json() == {"whole": 1}
+
+
+async def test_the_tokens_of_a_whole_answer_are_written_down_as_its_engine_counts_them() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat(stream=False))
+        attempt = await front.attempt()
+        attempt.say(b"{}", tokens=0)
+        attempt.end(completion_tokens=42)
+        async with await asking as answer:
+            await answer.read()
+        entry = front.driver.state.journal.find(attempt.start.request_id)
+    assert entry is not None
+    assert entry.tokens == 42
 
 
 async def test_an_answer_that_is_too_large_is_refused_and_its_node_told_to_stop() -> None:
@@ -210,6 +235,7 @@ async def test_several_answers_that_are_held_back_are_one_attempt() -> None:
         (True, None, {}, False),
         (False, "buffer", {}, False),
         (False, "buffer", {"tools": [], "tool_choice": "required"}, True),
+        (True, None, {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, True),
     ],
 )
 async def test_only_structured_output_is_held_back_as_the_setting_or_the_request_says(

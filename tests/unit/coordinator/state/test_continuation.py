@@ -12,11 +12,12 @@ from shrk_coordinator.state.attempts import (
     FAILURES_MAX,
     FINISH_SECONDS_MAX,
     FIRST_PIECE_SECONDS_MAX,
+    REPLAY_SLOWNESS,
     WAIT_SECONDS_MAX,
     Request,
 )
 from shrk_coordinator.state.continuation import LEFT_SECONDS, choose, choose_elsewhere
-from shrk_coordinator.state.coordinator import REPLAY_SLOWNESS, CoordinatorState
+from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.placement import Nowhere, Placed
 from shrk_coordinator.state.roster import EngineLife, Roster
 from support.states import CHAT, OTHER_PIN, PIN, a_failure, a_report, ask, begun, fail, link_node, lose, only_start

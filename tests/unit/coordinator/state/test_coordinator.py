@@ -276,6 +276,22 @@ def test_a_caller_that_leaves_cancels_its_attempt_and_frees_the_slot(state: Coor
     assert offer.in_flight == 0
 
 
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_what_an_engines_last_life_left_behind_is_not_taken_off_its_next(
+    state: CoordinatorState, withdrawn: bool
+) -> None:
+    link = link_node(state, "a", "m")
+    left_behind = only_start(ask(state)[1])
+    if withdrawn:
+        state.handle(seen.NodeReported(1.0, "a", link, a_report("m", state=State.STARTING, life=1)))
+    state.handle(seen.NodeReported(2.0, "a", link, a_report("m", life=1)))
+    [(_, offer)] = list(state.roster.offers("m"))
+    assert offer.in_flight == 0
+    only_start(ask(state, now=2.0)[1])
+    state.handle(seen.CallerLeft(3.0, left_behind.request_id))
+    assert offer.in_flight == 1
+
+
 def test_late_words_about_an_ended_attempt_change_nothing(state: CoordinatorState) -> None:
     link_node(state, "a", "m")
     request_id, effects = ask(state)

@@ -9,7 +9,14 @@ from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import RequestArrived
-from shrk_coordinator.state.journal import AttemptEntry, Entry, Journal, Outcome
+from shrk_coordinator.state.journal import (
+    CODE_LENGTH_MAX,
+    REASON_LENGTH_MAX,
+    AttemptEntry,
+    Entry,
+    Journal,
+    Outcome,
+)
 from support.states import CHAT, PIN, a_failure, ask, begun, fail, link_node, lose, only_start
 
 
@@ -136,3 +143,16 @@ def test_only_the_last_ended_requests_are_remembered_and_all_that_are_under_way(
     assert [journal.find(request_id) is not None for request_id in ended] == [False] * 6 + [True] * 3
     assert journal.find(under_way) is not None
     assert journal.find(b"never seen") is None
+
+
+def test_a_nodes_own_words_are_cut_short_and_move_nobodys_cursor() -> None:
+    journal = Journal()
+    request_id = arrive(journal, 1)
+    journal.attempted(0.0, request_id, 1, "a", None)
+    journal.attempt_ended(1.0, request_id, Outcome.FAILED, "c" * 1_000, "\x1b[2J up\nand \u202eaway " + "r" * 4_000)
+    entry = journal.find(request_id)
+    assert entry is not None
+    [attempt] = entry.attempts
+    assert attempt.code == "c" * CODE_LENGTH_MAX
+    assert attempt.reason.startswith(" [2J up and  away rrr")
+    assert len(attempt.reason) == REASON_LENGTH_MAX

@@ -99,7 +99,7 @@ async def test_a_stream_that_fails_before_its_first_token_binds_the_caller_to_no
 async def test_an_answer_without_a_single_token_still_says_its_role() -> None:
     heard = await asked(streaming(ROLE, chat_event("", end="stop"), DONE), order())
     assert heard.finished is not None
-    assert [piece.tokens for piece in heard.pieces] == [0]
+    assert [(piece.tokens, piece.end) for piece in heard.pieces] == [(0, CHOICE_END)]
     assert b"assistant" in heard.part
 
 

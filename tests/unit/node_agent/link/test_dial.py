@@ -167,9 +167,11 @@ async def test_what_comes_in_one_batch_with_the_welcome_is_acted_on(tmp_path: Pa
     assert (key[1], order.model) == (7, "m")
 
 
-@pytest.mark.parametrize(
-    "frames", [(), (Frame(),), (WELCOME, Frame(start=link_pb2.Start(body_bytes=1 << 30)))], ids=["none", "no", "start"]
-)
+#: A request that goes on for longer than it said.
+TOO_LONG = (Frame(start=link_pb2.Start(body_bytes=1)), Frame(body=link_pb2.Body(data=b"{}")))
+
+
+@pytest.mark.parametrize("frames", [(), (Frame(),), (WELCOME, *TOO_LONG)], ids=["none", "no", "too long"])
 async def test_a_first_batch_that_breaks_the_contract_ends_the_link_and_leaves_no_session(
     tmp_path: Path, frames: tuple[Frame, ...]
 ) -> None:

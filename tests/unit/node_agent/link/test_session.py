@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shrk_contract.terms import BODY_BYTES_MAX, PART_BYTES_MAX, Endpoint, Fault, Rejection, ResumeMethod
+from shrk_contract.terms import (
+    BODY_BYTES_MAX,
+    IDS_MAX,
+    IDS_PER_FRAME,
+    PART_BYTES_MAX,
+    Endpoint,
+    Fault,
+    Rejection,
+    ResumeMethod,
+)
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_node_agent.attempts import AttemptSink, ChoiceEnd, Failed, Finished, Order, Piece
 from shrk_node_agent.link.session import (
     ASSEMBLING_MAX,
-    IDS_MAX,
-    IDS_PER_FRAME,
     CoordinatorBrokeContract,
     Session,
     SessionPort,
@@ -149,9 +156,35 @@ def test_more_ids_than_announced_break_the_contract(session: Session, method: in
         take(session, prefix(7, [1, 2]))
 
 
-def test_more_ids_than_any_context_holds_break_the_contract(session: Session) -> None:
-    with pytest.raises(CoordinatorBrokeContract):
-        take(session, resuming(7, prompt=IDS_MAX, delivered=1))
+@pytest.mark.parametrize(
+    "oversized",
+    [
+        resuming(7, prompt=IDS_MAX, delivered=1),
+        resuming(7, method=2, delivered=IDS_MAX + 1),
+        resuming(7, method=2, delivered=2**32 - 1),
+        start(7, b"", size=BODY_BYTES_MAX + 1),
+    ],
+    ids=["ids", "a replay", "all that the wire can say", "a body"],
+)
+async def test_an_order_that_is_too_large_is_rejected_and_the_link_and_its_other_orders_live_on(
+    session: Session, desk: Desk, oversized: Frame
+) -> None:
+    take(session, oversized, prefix(7, [1]), Frame(body=link_pb2.Body(stream=7, data=b"x")), start(8))
+    await session.outbox.flushed()
+    assert [(f.rejected.stream, f.rejected.reason) for f in desk.sent] == [(7, link_pb2.REJECTION_REASON_UNSUPPORTED)]
+    assert session.open_attempts() == [(session.serial, 8)]
+
+
+def test_an_order_as_large_as_any_may_be_is_taken(session: Session, desk: Desk) -> None:
+    take(session, resuming(7, method=2, delivered=IDS_MAX), start(8, b"", size=BODY_BYTES_MAX))
+    assert [key for key, _, _ in desk.orders] == [(session.serial, 7)]
+
+
+def test_the_time_that_is_left_comes_with_the_order(session: Session, desk: Desk) -> None:
+    frame = start(7)
+    frame.start.deadline_ms = 1_500
+    take(session, frame, start(8))
+    assert [order.deadline_seconds for _, order, _ in desk.orders] == [1.5, None]
 
 
 async def test_a_way_of_going_on_of_a_newer_coordinator_is_rejected(session: Session, desk: Desk) -> None:
@@ -167,14 +200,12 @@ def test_orders_begun_and_never_sent_whole_are_bounded(session: Session) -> None
         take(session, start(ASSEMBLING_MAX, size=9))
 
 
-def test_a_body_longer_than_announced_or_allowed_breaks_the_contract(session: Session) -> None:
+def test_a_body_longer_than_announced_breaks_the_contract(session: Session) -> None:
     take(session, start(7, b"abc", size=4))
     with pytest.raises(CoordinatorBrokeContract):
         take(session, Frame(body=link_pb2.Body(stream=7, data=b"too long")))
     with pytest.raises(CoordinatorBrokeContract):
         take(session, start(8, b"abc", size=2))
-    with pytest.raises(CoordinatorBrokeContract):
-        take(session, start(9, b"", size=BODY_BYTES_MAX + 1))
 
 
 def test_frames_and_endpoints_of_a_newer_minor_version_are_survived(session: Session, desk: Desk) -> None:
@@ -224,12 +255,14 @@ async def test_a_large_part_travels_in_pieces_that_no_request_can_block_the_link
 
 async def test_only_the_last_cut_of_a_part_says_what_the_whole_part_amounts_to(session: Session, desk: Desk) -> None:
     take(session, start(7))
-    piece = Piece(2, [8, 9], b"x" * (PART_BYTES_MAX + 1), text_digest=77, end=ChoiceEnd(1, "length", b"null"))
+    piece = Piece(
+        2, [8, 9], b"x" * (PART_BYTES_MAX + 1), text_digest=77, end=ChoiceEnd(1, "length", b"null"), prompt_tokens=9
+    )
     await desk.orders[0][2].piece(piece)
     await session.outbox.flushed()
     cut, last = (f.piece for f in desk.sent)
-    assert (cut.token_ids, cut.text_digest, cut.HasField("end")) == ([], 0, False)
-    assert (last.token_ids, last.text_digest) == ([8, 9], 77)
+    assert (cut.token_ids, cut.text_digest, cut.HasField("end"), cut.prompt_tokens) == ([], 0, False, 0)
+    assert (last.token_ids, last.text_digest, last.prompt_tokens) == ([8, 9], 77, 9)
     assert (last.end.index, last.end.finish_reason, last.end.stop_reason_json) == (1, "length", b"null")
 
 
