@@ -122,7 +122,7 @@ async def _one(network: Network, caller: Caller, number: int, unbroken: Transcri
         async with asyncio.timeout(STREAM_SECONDS_MAX):
             answer = await caller.ask()
     except (TimeoutError, aiohttp.ClientError) as error:
-        return Stream(number, f"{type(error).__name__}: {error or f'not within {STREAM_SECONDS_MAX:g} s'}")
+        return Stream(number, f"{type(error).__name__}: {str(error) or f'not within {STREAM_SECONDS_MAX:g} s'}")
     if answer.status != 200:
         return Stream(number, f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
     entry = network.entry(answer.request_id)

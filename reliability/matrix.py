@@ -193,7 +193,7 @@ class Group:
                 continue
             except (TimeoutError, NotInTime, NotWhole, aiohttp.ClientError, OSError) as error:
                 await recover(self._nodes, self._network, self._model)
-                return Run(case, f"{type(error).__name__}: {error or f'not within {RUN_SECONDS_MAX:g} s'}")
+                return Run(case, f"{type(error).__name__}: {str(error) or f'not within {RUN_SECONDS_MAX:g} s'}")
         await recover(self._nodes, self._network, self._model)
         return Run(case, f"the request came {TRIES_MAX} times to a node that was not held")
 

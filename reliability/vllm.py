@@ -63,6 +63,11 @@ class Blow(StrEnum):
         return Fault.KILL_ENGINE if self in (Blow.KILL_API, Blow.KILL_CORE) else Fault(self)
 
     @property
+    def hangs(self) -> bool:
+        """Whether nothing tells of it but the silence."""
+        return self in (Blow.STOP_ENGINE, Blow.BLACK_HOLE)
+
+    @property
     def kills(self) -> bool:
         """Whether a model has to be loaded again."""
         return self in (Blow.KILL_API, Blow.KILL_CORE, Blow.KILL_AGENT)
@@ -185,7 +190,7 @@ async def _try(network: Network, blow: Blow, shape: str, unbroken: _Unbroken, di
         except _TooLate:
             continue
         except (TimeoutError, NotInTime, Refused, aiohttp.ClientError, OSError) as error:
-            return Struck(blow, shape, pieces, defect=f"{type(error).__name__}: {error or 'not in time'}")
+            return Struck(blow, shape, pieces, defect=f"{type(error).__name__}: {str(error) or 'not in time'}")
     return Struck(blow, shape, pieces, defect=f"{TRIES_MAX} times the answer was out before the fault was felt")
 
 
@@ -256,23 +261,17 @@ def _judged(network: Network, struck: Struck, answer: Answer, unbroken: _Unbroke
 
 
 def rows(strikes: Sequence[Struck]) -> tuple[Row, ...]:
-    """Errors and defects, and the rate of answers that are equal to the one without a fault."""
-    blows = Counter(str(one.blow) for one in strikes)
-    seams = {one.seam for one in strikes if one.seam is not None}
+    """Errors and defects, for losses and hangs, and the rate of answers that are equal to the one without a fault."""
     whole = [one for one in strikes if not one.defect]
     equal = sum(not one.differs for one in whole)
-    ways = Counter(one.way for one in whole)
+    promises = {
+        "Real vLLM is lost in the middle of an answer: no error, no broken stream": [
+            s for s in strikes if not s.blow.hangs
+        ],
+        "… it hangs, or its link does": [s for s in strikes if s.blow.hangs],
+    }
     return (
-        Row(
-            promise="Real vLLM is lost in the middle of an answer: nobody sees an error or a broken stream",
-            tried=f"{NODES} nodes on the CPU, text, tool call and JSON at temperature 0; "
-            + ", ".join(f"{count} {name}" for name, count in sorted(blows.items())),
-            n=len(strikes),
-            failures=len(strikes) - len(whole),
-            gaps=Gaps.of([one.gap_seconds for one in whole if one.gap_seconds is not None]),
-            seen=f"seams at {len(seams)} positions; "
-            + ", ".join(f"{count} {way.replace('_', ' ')}" for way, count in sorted(ways.items())),
-        ),
+        *(_promise(promise, mine) for promise, mine in promises.items() if mine),
         Row(
             promise="… and the text is the one without a fault",
             tried="the same answers; unlike hardware would show other rates",
@@ -281,6 +280,23 @@ def rows(strikes: Sequence[Struck]) -> tuple[Row, ...]:
             seen=f"{100 * equal / len(whole):.1f} % equal" if whole else "",
             hard=False,
         ),
+    )
+
+
+def _promise(promise: str, strikes: Sequence[Struck]) -> Row:
+    blows = Counter(str(one.blow) for one in strikes)
+    whole = [one for one in strikes if not one.defect]
+    seams = {one.seam for one in whole if one.seam is not None}
+    ways = Counter(one.way for one in whole)
+    taken = ", ".join(f"{count} {way.replace('_', ' ')}" for way, count in sorted(ways.items()))
+    return Row(
+        promise=promise,
+        tried=f"{NODES} nodes on the CPU, text, tool call and JSON at temperature 0",
+        n=len(strikes),
+        failures=len(strikes) - len(whole),
+        gaps=Gaps.of([one.gap_seconds for one in whole if one.gap_seconds is not None]),
+        seen=f"{', '.join(f'{count} {name}' for name, count in sorted(blows.items()))}; "
+        f"seams at {len(seams)} positions; others took over {taken or 'nothing'}",
     )
 
 

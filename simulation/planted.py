@@ -109,12 +109,12 @@ class _CountsTokensOnly(CommitCursor):
     __slots__ = ()
 
     def accept(
-        self, stream: int, sequence: int, first_index: int, tokens: int, size: int, digest: int, more: bool = False
+        self, stream: int, sequence: int, first_index: int, tokens: int, digest: int, more: bool = False
     ) -> PieceVerdict:
         """Judge one piece."""
         if first_index == self.index:
             self.current, self._next_sequence = stream, sequence
-        return super().accept(stream, sequence, first_index, tokens, size, digest, more)
+        return super().accept(stream, sequence, first_index, tokens, digest, more)
 
 
 class _FinishesTwice(CoordinatorState):

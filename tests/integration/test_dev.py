@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +25,8 @@ from support.processes import alive
 pytestmark = pytest.mark.timeout(300)
 
 QUESTION = [{"role": "user", "content": "Count to 10"}]
+#: At temperature 0 two answers are equal; above it each request has a seed of its own.
+ASKED: dict[str, Any] = {"model": "shark-tiny", "messages": QUESTION, "temperature": 0}
 
 
 def client(network: DevNetwork) -> AsyncOpenAI:
@@ -69,10 +72,10 @@ async def test_the_openai_sdk_gets_answers_streams_and_embeddings(network: DevNe
     async with client(network) as openai:
         models = {model.id async for model in await openai.models.list()}
         assert models == {"shark-tiny", "shark-tiny-embed"}
-        answer = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)
+        answer = await openai.chat.completions.create(**ASKED)
         text = answer.choices[0].message.content
         assert text
-        stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+        stream = await openai.chat.completions.create(**ASKED, stream=True)
         pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
         assert "".join(pieces) == text
         embedded = await openai.embeddings.create(model="shark-tiny-embed", input="a shark")
@@ -136,8 +139,8 @@ async def test_a_stop_signal_finishes_answers_under_way_and_leaves_nothing() -> 
     async with dev_network("--nodes", "1", "--sim-tokens-per-second", "20") as network:
         await network.until_ready()
         async with client(network) as openai:
-            whole = (await openai.chat.completions.create(model="shark-tiny", messages=QUESTION)).choices[0].message
-            stream = await openai.chat.completions.create(model="shark-tiny", messages=QUESTION, stream=True)
+            whole = (await openai.chat.completions.create(**ASKED)).choices[0].message
+            stream = await openai.chat.completions.create(**ASKED, stream=True)
             text = ""
             async for chunk in stream:
                 if not text and chunk.choices and chunk.choices[0].delta.content:

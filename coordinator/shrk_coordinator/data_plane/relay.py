@@ -198,7 +198,7 @@ class Relay:
             self._broken(stream, breach)
             return
         verdict = self.cursor.accept(
-            stream, piece.sequence, piece.first_index, piece.tokens, size, piece.text_digest, piece.more
+            stream, piece.sequence, piece.first_index, piece.tokens, piece.text_digest, piece.more
         )
         if verdict is PieceVerdict.STALE:
             return

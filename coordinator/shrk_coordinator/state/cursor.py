@@ -26,16 +26,15 @@ class PieceVerdict(Enum):
 
 
 class CommitCursor:
-    """Position in one answer: current attempt, next token index, bytes and digest of what was accepted."""
+    """Position in one answer: current attempt, next token index and digest of what was accepted."""
 
-    __slots__ = ("_next_sequence", "bytes", "candidates", "current", "digest", "index")
+    __slots__ = ("_next_sequence", "candidates", "current", "digest", "index")
 
     def __init__(self) -> None:
         self.candidates: set[int] = set()
         self.current: int | None = None
         #: Tokens accepted so far, |G|; the index of the next one.
         self.index = 0
-        self.bytes = 0
         self.digest = 0
         self._next_sequence = 0
 
@@ -50,7 +49,7 @@ class CommitCursor:
         self.candidates = {stream}
 
     def accept(
-        self, stream: int, sequence: int, first_index: int, tokens: int, size: int, digest: int, more: bool = False
+        self, stream: int, sequence: int, first_index: int, tokens: int, digest: int, more: bool = False
     ) -> PieceVerdict:
         """Judge one piece and, where it is accepted, move on past it; `more`: its event goes on in the next."""
         due = self._next_sequence
@@ -68,7 +67,6 @@ class CommitCursor:
             self.candidates.clear()
         self._next_sequence = sequence + 1
         self.index += tokens
-        self.bytes += size
         if not more:
             self.digest = digest
         return PieceVerdict.ACCEPTED

@@ -26,8 +26,9 @@ def test_an_answer_that_goes_on_otherwise_is_no_defect_but_counts_against_the_ra
     equal = Struck(Blow.RESET_LINK, "text", 3, seam=3, way="by_ids", gap_seconds=0.1)
     other = Struck(Blow.STOP_ENGINE, "text", 4, differs="text: …", seam=5, way="by_ids", gap_seconds=0.2)
     broken = Struck(Blow.KILL_API, "json", 2, defect="an error event")
-    promise, rate = rows([equal, other, broken])
-    assert (promise.n, promise.failures, promise.hard) == (3, 1, True)
+    losses, hangs, rate = rows([equal, other, broken])
+    assert (losses.n, losses.failures, losses.hard) == (2, 1, True)
+    assert (hangs.n, hangs.failures, hangs.hard) == (1, 0, True)
     assert (rate.n, rate.failures, rate.hard) == (2, 1, False)
-    assert "seams at 2 positions" in promise.seen
+    assert "seams at 1 positions" in losses.seen
     assert rate.seen == "50.0 % equal"

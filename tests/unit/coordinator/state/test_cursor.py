@@ -12,7 +12,7 @@ ACCEPTED, STALE, BROKEN = PieceVerdict.ACCEPTED, PieceVerdict.STALE, PieceVerdic
 
 
 def accept(cursor: CommitCursor, stream: int, sequence: int, first_index: int, tokens: int = 1) -> PieceVerdict:
-    return cursor.accept(stream, sequence, first_index, tokens, size=10, digest=sequence)
+    return cursor.accept(stream, sequence, first_index, tokens, digest=sequence)
 
 
 def test_the_first_accepted_piece_makes_its_attempt_current_and_fences_the_others() -> None:
@@ -65,22 +65,22 @@ def test_an_answer_may_be_handed_on_again_before_anybody_went_on() -> None:
 def test_half_an_event_leaves_the_digest_and_brings_no_tokens() -> None:
     cursor = CommitCursor()
     cursor.admit(1)
-    assert cursor.accept(1, 0, 0, tokens=2, size=10, digest=7) is ACCEPTED
-    assert cursor.accept(1, 1, 2, tokens=0, size=10, digest=8, more=True) is ACCEPTED
+    assert cursor.accept(1, 0, 0, tokens=2, digest=7) is ACCEPTED
+    assert cursor.accept(1, 1, 2, tokens=0, digest=8, more=True) is ACCEPTED
     assert (cursor.index, cursor.digest) == (2, 7)
-    assert cursor.accept(1, 2, 2, tokens=1, size=10, digest=9, more=True) is BROKEN
+    assert cursor.accept(1, 2, 2, tokens=1, digest=9, more=True) is BROKEN
     assert (cursor.index, cursor.digest) == (2, 7)
-    assert cursor.accept(1, 2, 2, tokens=1, size=10, digest=9) is ACCEPTED
+    assert cursor.accept(1, 2, 2, tokens=1, digest=9) is ACCEPTED
     assert (cursor.index, cursor.digest) == (3, 9)
 
 
 def test_what_is_not_accepted_moves_nothing() -> None:
     cursor = CommitCursor()
     cursor.admit(1)
-    assert cursor.accept(1, 0, 0, tokens=2, size=10, digest=7) is ACCEPTED
+    assert cursor.accept(1, 0, 0, tokens=2, digest=7) is ACCEPTED
     for sequence, first_index in ((0, 0), (2, 2), (1, 1), (1, 3)):
-        assert cursor.accept(1, sequence, first_index, tokens=5, size=10, digest=8) is not ACCEPTED
-    assert (cursor.index, cursor.bytes, cursor.digest) == (2, 10, 7)
+        assert cursor.accept(1, sequence, first_index, tokens=5, digest=8) is not ACCEPTED
+    assert (cursor.index, cursor.digest) == (2, 7)
 
 
 def test_a_repeated_piece_is_dropped_and_a_gap_breaks_the_contract() -> None:
@@ -91,7 +91,7 @@ def test_a_repeated_piece_is_dropped_and_a_gap_breaks_the_contract() -> None:
     assert accept(cursor, 1, 2, 4) is BROKEN
     assert accept(cursor, 1, 1, 2) is BROKEN
     assert accept(cursor, 1, 1, 3) is ACCEPTED
-    assert (cursor.index, cursor.bytes, cursor.digest) == (4, 20, 1)
+    assert (cursor.index, cursor.digest) == (4, 1)
 
 
 def test_an_answer_must_begin_at_its_beginning() -> None:

@@ -66,6 +66,12 @@ async def test_at_every_cut_in_the_middle_of_characters_too_the_answer_goes_on_w
             check_seamless(first, pieces, await answered(client, resumed(order, first, pieces, method)))
 
 
+async def test_the_last_token_brings_the_prompts_length_without_what_was_delivered() -> None:
+    _, first = await a_first()
+    rest = await gone_on(ByteEngine())
+    assert [piece.prompt_tokens for piece in rest.pieces if piece.end] == [len(first.prompts[0])]
+
+
 @pytest.mark.parametrize("method", list(ResumeMethod))
 async def test_an_end_without_a_token_of_its_own_comes_in_a_piece_of_its_own(method: ResumeMethod) -> None:
     order = chat()
