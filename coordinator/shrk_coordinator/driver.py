@@ -115,6 +115,14 @@ class Driver:
     def continued(self, attempt: do.StartAttempt, gap: float) -> None:
         """An answer goes on from another node."""
         assert attempt.resume is not None, "only what was delivered is continued"
+        log.info(
+            "an answer goes on from another node",
+            request=attempt.request_id.hex(),
+            node=attempt.node_id,
+            method=str(attempt.resume),
+            after=attempt.after[:64],
+            gap_ms=round(gap * 1000),
+        )
         self._metrics.continued(attempt.resume, attempt.after, gap)
 
     def ids_unknown(self, stream: StreamId) -> None:
