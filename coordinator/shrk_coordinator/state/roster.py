@@ -19,9 +19,9 @@ from shrk_coordinator.state.events import LinkId, NodeId
 #: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
 #: The bound keeps a node that invents names from filling memory.
 MODELS_MAX = 10_000
-#: An engine in which a stream stalled comes last for this long, unless it shows before that it moves: its own agent
-#: ends an engine that hangs sooner.
-STALLED_SECONDS = 30.0
+#: An engine in which a stream stalled comes last for this long, unless it shows before that it moves: if it hung, its
+#: own agent has noticed within 13 seconds and ended it.
+STALLED_SECONDS = 15.0
 #: A caller's typing error may not cost more than a few milliseconds of everybody's time.
 NAMES_COMPARED_MAX = 200
 NAMES_LENGTH_MAX = 100
