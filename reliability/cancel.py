@@ -51,7 +51,7 @@ async def run(count: int, seed: int, progress: Callable[[Sequence[Left]], None])
     async with a_network() as network:
         speed = {"tokens_per_second": TOKENS_PER_SECOND}
         await asyncio.gather(*(network.add_simulated(f"n{number}", MODEL, **speed) for number in range(NODES)))
-        await network.until_serving(MODEL, NODES)
+        await network.until_well(MODEL, NODES)
         for number in range(count):
             done.append(await _leave(network, streamed=number % 2 == 0, position=dice.randrange(POSITIONS)))
             progress(done)

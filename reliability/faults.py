@@ -108,6 +108,10 @@ async def _go_on(victim: Victim, network: Network, model: str) -> None:
     await victim.engine.clear()
     if network.serving(model).get(victim.node.name) != victim.life:
         await victim.node.restart()
+        return
+    # The coordinator mistrusts for a while an engine that stalled; on a new link it begins without a past.
+    victim.node.line.reset()
+    await until(lambda: _linked_anew(network, model, victim), f"{victim.node.name} links anew", LINKED_SECONDS_MAX)
 
 
 async def _count_engine_end(node: Node) -> None:
@@ -131,4 +135,4 @@ async def recover(nodes: list[Node], network: Network, model: str) -> None:
     before = network.serving(model)
     with contextlib.suppress(NotInTime):
         await until(lambda: not before.items() & network.serving(model).items(), "the old links are gone", 20.0)
-    await network.until_serving(model, len(nodes))
+    await network.until_well(model, len(nodes))

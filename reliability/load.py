@@ -83,7 +83,7 @@ async def run(plan: Plan, seed: int, progress: Callable[[Sequence[Stream]], None
     async with a_network() as network:
         speeds = {"tokens_per_second": TOKENS_PER_SECOND, "first_token_ms": FIRST_TOKEN_MS}
         await asyncio.gather(*(network.add_simulated(f"n{i}", MODEL, **speeds) for i in range(NODES)))
-        await network.until_serving(MODEL, NODES)
+        await network.until_well(MODEL, NODES)
         bodies = [request(Shape.TEXT, MODEL, question, seed) for question in range(QUESTIONS)]
         unbroken = []
         for body in bodies:
@@ -155,7 +155,7 @@ class _Blows:
         """Until cancelled. Raises NotInTime."""
         while True:
             await asyncio.sleep(self._plan.pause_seconds)
-            await self._network.until_serving(MODEL, NODES)
+            await self._network.until_well(MODEL, NODES)
             node = self._dice.choice(list(self._network.nodes.values()))
             self.count += 1
             await (self._kill(node) if self._plan.blow is Blow.KILL else self._freeze(node))

@@ -158,7 +158,7 @@ class Group:
         names = [f"{self._model}n{number}" for number in range(NODES_EACH)]
         adding = (self._network.add_simulated(n, self._model, tokens_per_second=TOKENS_PER_SECOND) for n in names)
         self._nodes = list(await asyncio.gather(*adding))
-        await self._network.until_serving(self._model, NODES_EACH)
+        await self._network.until_well(self._model, NODES_EACH)
 
     async def learn(self, questions: Iterable[tuple[Shape, int]]) -> None:
         """Ask without a fault, once for each question."""
@@ -199,7 +199,7 @@ class Group:
 
     async def _try(self, case: Case) -> Run:
         unbroken = self._known[case.shape, _question(case)]
-        await self._network.until_serving(self._model, 2)
+        await self._network.until_well(self._model, 2)
         held = await self._hold(case.position)
         body = request(case.shape, self._model, _question(case), self._seed)
         caller = Caller(self._network.session, self._network.chat_url, body)

@@ -160,10 +160,15 @@ class Network:
         """The engines that are offered now, by the name of their node."""
         return {node.owner: offer.life for node, offer in self.coordinator.driver.state.roster.offers(model)}
 
-    async def until_serving(self, model: str, least: int, seconds: float = SECONDS_MAX) -> None:
-        """Wait until so many nodes offer the model. Raises NotInTime with the agents' last words."""
+    def well(self, model: str) -> int:
+        """How many nodes serve and have not stalled lately: to these, and no others, an answer is handed over."""
+        offers = self.coordinator.driver.state.roster.offers(model)
+        return sum(offer.stalled_at is None and not node.quiet for node, offer in offers)
+
+    async def until_well(self, model: str, least: int, seconds: float = SECONDS_MAX) -> None:
+        """Wait until so many nodes serve the model and are well. Raises NotInTime with the agents' last words."""
         try:
-            await until(lambda: len(self.serving(model)) >= least, f"{least} nodes serve {model}", seconds)
+            await until(lambda: self.well(model) >= least, f"{least} nodes serve {model}", seconds)
         except NotInTime as late:
             absent = [node for name, node in self.nodes.items() if name not in self.serving(model)]
             words = "\n".join(f"--- {node.name}\n{node.log_tail()}" for node in absent)
