@@ -109,13 +109,15 @@ def _write(outcome: Outcome) -> None:
 
 
 def _origin() -> Origin:
-    commit, date = _git("describe", "--always", "--dirty"), _git("log", "-1", "--format=%cs")
-    return Origin(commit, date, os.cpu_count() or 0)
+    """What runs; what this program itself wrote on the way changes nothing of it."""
+    written = (f":!{path.relative_to(ROOT)}" for path in (PAGE, RESULTS))
+    commit, changed = _git("describe", "--always"), _git("status", "--porcelain", "--", ".", *written)
+    return Origin(f"{commit}-dirty" if changed else commit, _git("log", "-1", "--format=%cs"), os.cpu_count() or 0)
 
 
 def _git(*arguments: str) -> str:
     told = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"
+    return told.stdout.strip() if told.returncode == 0 else "unknown"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,9 @@ _NOT_COVERED = """\
   a request waits some seconds for one, and then ends in an error event without `[DONE]`.
 * **Distance.** Everything is on one machine: what far networks add to a gap, or hide, is not in these figures.
 * **Long prompts.** A node that takes over reads the prompt again; here prompts are short.
+* **What the simulation plays.** Its nodes tell tokens by a dialect of their own; how the agents continue a chat, by ids
+  or by replay, is tried by the matrix and on real vLLM. It has no answers with several choices, and its coordinator
+  never stops.
 * **Other dialects and options.** The faults strike chats: text, tool calls, structured output, not streamed.
   Several choices, log-probabilities, stop strings and penalties are tried by unit tests, not here.
 * **A fault before the first token** costs the time in which it is noticed, not a gap; the matrix tells the longest.

@@ -34,7 +34,7 @@ class Row:
 class Origin:
     """What was measured, when that was written, and on how large a machine."""
 
-    #: As `git describe --always --dirty` names it.
+    #: As `git describe --always` names it, with "-dirty" where files were changed since.
     commit: str
     #: Of the commit, YYYY-MM-DD.
     date: str
