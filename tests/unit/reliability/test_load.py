@@ -7,12 +7,12 @@ import pytest
 from reliability.caller import Answer, says_something
 from reliability.load import Blow, Load, Plan, Stream, failed, gap_of, rows
 from shrk_contract.terms import Endpoint, ResumeMethod
-from shrk_coordinator.state.events import NodeId, RequestId
+from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.journal import AttemptEntry, Entry
 
 
 def _entry(*attempts: AttemptEntry) -> Entry:
-    return Entry(RequestId(b"r" * 16), "key", "m", Endpoint.CHAT, True, 0.0, attempts=list(attempts))
+    return Entry(b"r" * 16, "key", "m", Endpoint.CHAT_COMPLETIONS, True, 0.0, attempts=list(attempts))
 
 
 def _attempt(number: int, ended_at: float, first_piece_at: float, resume: ResumeMethod | None = None) -> AttemptEntry:
