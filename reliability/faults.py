@@ -90,16 +90,22 @@ async def mend(fault: Fault, victim: Victim, network: Network, model: str) -> No
             await _go_on(victim, network, model)
         case Fault.RESET_LINK | Fault.BLACK_HOLE:
             node.line.heal()
-            # Also a link that lost nothing, and would live on: then the struck one is gone in any case.
-            node.line.reset()
-            await until(lambda: _linked_anew(network, model, victim), f"{node.name} links anew", LINKED_SECONDS_MAX)
+            await _link_anew(victim, network, model)
         case Fault.BAD_PIECE | Fault.REPEATED_PIECE:
             await victim.engine.clear()
 
 
-def _linked_anew(network: Network, model: str, victim: Victim) -> bool:
-    life = network.serving(model).get(victim.node.name)
-    return life is not None and life.link != victim.life.link
+async def _link_anew(victim: Victim, network: Network, model: str) -> None:
+    """Cut the link, whichever it is by now: one that was black may live on, or be about to end."""
+    name = victim.node.name
+    before = network.serving(model).get(name, victim.life).link
+    victim.node.line.reset()
+
+    def linked_anew() -> bool:
+        life = network.serving(model).get(name)
+        return life is not None and life.link not in (before, victim.life.link)
+
+    await until(linked_anew, f"{name} links anew", LINKED_SECONDS_MAX)
 
 
 async def _go_on(victim: Victim, network: Network, model: str) -> None:
@@ -110,8 +116,7 @@ async def _go_on(victim: Victim, network: Network, model: str) -> None:
         await victim.node.restart()
         return
     # The coordinator mistrusts for a while an engine that stalled; on a new link it begins without a past.
-    victim.node.line.reset()
-    await until(lambda: _linked_anew(network, model, victim), f"{victim.node.name} links anew", LINKED_SECONDS_MAX)
+    await _link_anew(victim, network, model)
 
 
 async def _count_engine_end(node: Node) -> None:

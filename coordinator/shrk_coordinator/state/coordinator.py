@@ -112,7 +112,7 @@ class CoordinatorState:
 
     def _link_lost(self, now: float, node_id: seen.NodeId, link: seen.LinkId, reason: str) -> list[Effect]:
         if node := self._linked(node_id, link):
-            self.roster.unlink(node)
+            self.roster.unlink(now, node)
             return self._lost_on(now, link, reason)
         return []
 
@@ -277,8 +277,9 @@ class CoordinatorState:
         placement, resume = choose(self.roster, request, now)
         if isinstance(placement, Placed):
             return [self._begin(now, request, placement.node, placement.offer, resume, failure.code)]
-        # What has begun to reach its caller waits in any case; the rest, where what was lost may be back.
-        if (request.delivered or failure.code in LOSSES) and self.attempts.wait(now, request, failure):
+        # What has begun to reach its caller waits in any case; the rest, where what was lost or another may be back.
+        hopeful = request.delivered or failure.code in LOSSES or self.roster.due_back(now, request.model)
+        if hopeful and self.attempts.wait(now, request, failure):
             return []
         return [self._fail(now, request, failure)]
 

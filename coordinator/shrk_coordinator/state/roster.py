@@ -22,6 +22,10 @@ MODELS_MAX = 10_000
 #: An engine in which a stream stalled comes last for this long, unless it shows before that it moves: if it hung, its
 #: own agent has noticed within 13 seconds and ended it.
 STALLED_SECONDS = 15.0
+#: A link that was lost is dialled anew within a second or two; after this nobody waits for it.
+BACK_SECONDS_MAX = 10.0
+#: States of an engine that will serve before long, unless something is wrong with it.
+_COMING = frozenset({State.STARTING, State.LOADING})
 #: A caller's typing error may not cost more than a few milliseconds of everybody's time.
 NAMES_COMPARED_MAX = 200
 NAMES_LENGTH_MAX = 100
@@ -77,6 +81,9 @@ class Node:
     hand_over_at: float = 0.0
     report: Report | None = None
     offers: dict[str, Offer] = field(default_factory=dict)
+    #: When its link was lost, and what it offered then.
+    lost_at: float = 0.0
+    lost_models: frozenset[str] = frozenset()
 
     def heard(self, now: float) -> None:
         """Something came from it."""
@@ -125,9 +132,10 @@ class Roster:
         for model, engine in offered.items():
             self._offer(now, node, model, engine)
 
-    def unlink(self, node: Node) -> None:
+    def unlink(self, now: float, node: Node) -> None:
         """The node's link is gone; it offers nothing until it is back."""
         node.link = None
+        node.lost_at, node.lost_models = now, frozenset(node.offers)
         node.report = None
         for model in list(node.offers):
             self._withdraw(node, model)
@@ -187,6 +195,10 @@ class Roster:
                     states[engine.status.state] += 1
         return states
 
+    def due_back(self, now: float, model: str) -> bool:
+        """Whether some node that does not offer the model now may well do so in a moment."""
+        return any(_is_due_back(now, node, model) for node in self.nodes.values())
+
     def silent(self, now: float) -> list[Node]:
         """Linked nodes that have said nothing for too long."""
         return [n for n in self.nodes.values() if n.link is not None and now - n.heard_at > SILENCE_SECONDS_MAX]
@@ -195,9 +207,16 @@ class Roster:
         """Unlink them, all before anything of one is asked of another; the links they had."""
         gone = [(node, node.link) for node in self.silent(now) if node.link is not None]
         for node, _ in gone:
-            self.unlink(node)
+            self.unlink(now, node)
         return [link for _, link in gone]
 
     def draining(self) -> list[Node]:
         """Linked nodes that take nothing new."""
         return [n for n in self.nodes.values() if n.link is not None and n.draining]
+
+
+def _is_due_back(now: float, node: Node, model: str) -> bool:
+    if node.link is None:
+        return model in node.lost_models and now - node.lost_at < BACK_SECONDS_MAX
+    engines = node.report.engines if node.report else ()
+    return any(engine.model == model and engine.status.state in _COMING for engine in engines)

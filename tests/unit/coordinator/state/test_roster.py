@@ -42,7 +42,7 @@ def test_a_lost_node_offers_nothing_until_it_is_back() -> None:
     roster = Roster()
     node = roster.link(0.0, "a", 1, 1, "owner")
     roster.report(0.0, node, a_report("m"))
-    roster.unlink(node)
+    roster.unlink(0.0, node)
     assert (list(roster.offers("m")), node.state) == ([], State.OFFLINE)
     roster.link(1.0, "a", 2, 2, "owner")
     assert node.state is State.STARTING
@@ -51,7 +51,7 @@ def test_a_lost_node_offers_nothing_until_it_is_back() -> None:
 def test_only_linked_nodes_can_be_silent() -> None:
     roster = Roster()
     roster.link(0.0, "quiet", 1, 1, "owner")
-    roster.unlink(roster.link(0.0, "gone", 2, 1, "owner"))
+    roster.unlink(0.0, roster.link(0.0, "gone", 2, 1, "owner"))
     assert [n.node_id for n in roster.silent(SILENCE_SECONDS_MAX + 1)] == ["quiet"]
 
 
@@ -105,7 +105,7 @@ def test_each_link_and_each_start_of_an_engine_is_a_life_of_its_own() -> None:
         for life in (0, 1):
             roster.report(0.0, node, a_report("m", life=life))
             lives.add(node.offers["m"].life)
-        roster.unlink(node)
+        roster.unlink(0.0, node)
     assert len(lives) == 4
 
 
@@ -114,7 +114,7 @@ def test_a_node_that_dials_again_after_its_drain_takes_work_again() -> None:
     node = roster.link(0.0, "a", 1, 1, "owner")
     node.draining = True
     assert roster.draining() == [node]
-    roster.unlink(node)
+    roster.unlink(0.0, node)
     assert roster.draining() == []
     roster.link(1.0, "a", 2, 2, "owner")
     assert not node.draining

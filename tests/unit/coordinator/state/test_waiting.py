@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from shrk_contract.terms import REPORT_INTERVAL_SECONDS, ResumeMethod
+from shrk_contract.terms import REPORT_INTERVAL_SECONDS, ResumeMethod, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX, WAIT_SECONDS_MAX, WAITING_MAX
 from shrk_coordinator.state.continuation import LOSSES
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.journal import Outcome
+from shrk_coordinator.state.roster import BACK_SECONDS_MAX
 from support.states import PIN, a_report, ask, begun, fail, link_node, lose, new_link, only_start
 
 
@@ -132,6 +133,34 @@ def test_what_nobody_heard_of_waits_only_after_a_loss_from_which_a_node_may_be_b
         ends = only_start(ask(state)[1])
         assert failed(fail(state, ends, code)), code
         assert ends.request_id not in state.attempts.waiting
+
+
+@pytest.mark.parametrize("why", ["restarting", "redialling"])
+def test_what_nobody_heard_of_waits_after_any_failure_while_another_node_is_due_back(
+    state: CoordinatorState, why: str
+) -> None:
+    link_node(state, "a", "m")
+    link = link_node(state, "b", "m")
+    start = only_start(ask(state)[1])
+    if start.node_id == "b":
+        state.handle(seen.CallerLeft(0.0, start.request_id))
+        start = only_start(ask(state)[1])
+    assert start.node_id == "a"
+    if why == "restarting":
+        state.handle(seen.NodeReported(0.0, "b", link, a_report("m", state=State.STARTING)))
+    else:
+        state.handle(seen.LinkClosed(0.0, "b", link, "cut"))
+    assert not failed(fail(state, start, "engine_nonsense"))
+    back = link if why == "restarting" else dial(state, "b", now=1.0)
+    second = only_start(list(state.handle(seen.NodeReported(1.0, "b", back, a_report("m", life=1)))))
+    assert (second.request_id, second.node_id, second.after) == (start.request_id, "b", "engine_nonsense")
+
+
+def test_nobody_waits_for_a_node_that_has_long_been_gone(state: CoordinatorState) -> None:
+    state.handle(seen.LinkClosed(0.0, "a", link_node(state, "a", "m"), "cut"))
+    link_node(state, "b", "m")
+    start = only_start(ask(state, now=BACK_SECONDS_MAX)[1])
+    assert failed(fail(state, start, "engine_nonsense", now=BACK_SECONDS_MAX))
 
 
 def test_every_loss_begins_a_new_wait(state: CoordinatorState) -> None:
