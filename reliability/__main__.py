@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The coordinator runs in this process; what it says of every lost node is what is being tried here.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # Whoever ends this, and however politely: the network is taken down first.
+    # A shell's background job ignores SIGINT, which asyncio takes over only from Python's own handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     names = ("matrix",) if options.case else options.only
     wish = Wish(options.seed, options.full, tuple(options.case or ()))
