@@ -278,7 +278,8 @@ class CoordinatorState:
         if isinstance(placement, Placed):
             return [self._begin(now, request, placement.node, placement.offer, resume, failure.code)]
         # What has begun to reach its caller waits in any case; the rest, where what was lost or another may be back.
-        hopeful = request.delivered or failure.code in LOSSES or self.roster.due_back(now, request.model)
+        others = failure.fault is not Fault.COORDINATOR and self.roster.due_back(now, request.model)
+        hopeful = request.delivered or failure.code in LOSSES or others
         if hopeful and self.attempts.wait(now, request, failure):
             return []
         return [self._fail(now, request, failure)]
