@@ -6,6 +6,9 @@ WAL with `synchronous=FULL` costs 0.13 ms a commit and keeps every acknowledged 
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -22,6 +25,8 @@ from shrk_coordinator.errors import DatabaseError
 #: How long a writer waits for another's transaction. Ours take milliseconds; five seconds mean that somebody
 #: holds the file open with another tool.
 BUSY_TIMEOUT_MS = 5000
+#: Between two tries to switch a new file to its write-ahead log: SQLite does not wait for another process there.
+SWITCH_SECONDS = 0.01
 #: Connections (a thread each). One writes at any time; the others read.
 POOL_SIZE = 4
 #: How long a transaction waits for its turn: for a connection, and before that, where it writes, for the writers
@@ -51,10 +56,28 @@ def open_engine(url: str, turn_seconds: float = TURN_SECONDS_MAX) -> AsyncEngine
         raise DatabaseError(
             f"{path} cannot be opened: {error.strerror}. Give a folder you may write to: --state-dir DIR"
         ) from error
+    _switch_to_wal(path)
     engine = create_async_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=turn_seconds)
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _switch_to_wal(path: Path) -> None:
+    """The file keeps it. Raises DatabaseError."""
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Another process makes the database as well, or writes to it.
+            if time.monotonic() >= give_up_at:
+                raise DatabaseError(f"{path} cannot be used: {error}") from error
+            time.sleep(SWITCH_SECONDS)
+        except sqlite3.DatabaseError as error:
+            raise DatabaseError(f"{path} cannot be used: {error}") from error
 
 
 def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -62,7 +85,6 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -244,9 +244,10 @@ async def test_the_database_belongs_to_its_user_alone(store: Store, tmp_path: Pa
 
 
 async def test_many_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
-    stores = await asyncio.gather(*(Store.open(url(tmp_path)) for _ in range(6)))
-    for opened in stores:
-        await opened.close()
+    for number in range(5):
+        stores = await asyncio.gather(*(Store.open(url(tmp_path / str(number))) for _ in range(8)))
+        for opened in stores:
+            await opened.close()
 
 
 async def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
