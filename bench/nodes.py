@@ -63,7 +63,7 @@ class MockNode:
             addresses=identity.link_addresses,
             incarnation=await asyncio.to_thread(next_incarnation, self._directory),
             agent_version="bench",
-            port=SessionPort(self.engine.ordered, _refuse_unknown, self.engine.cancelled),
+            port=SessionPort(self.engine.ordered, _refuse_unknown, self.engine.cancelled, _keep_models),
             report=self._report,
             lost=self._lost,
             changed=self._changed,
@@ -129,3 +129,7 @@ async def serve(wish: Wish) -> None:
 if __name__ == "__main__":
     configure_logs("json")
     uvloop.run(serve(Wish(**json.loads(sys.stdin.readline()))))
+
+
+def _keep_models(leader_term: int, revision: int, models: tuple[str, ...]) -> None:
+    """These nodes serve what they serve."""

@@ -21,6 +21,8 @@ class Answer:
     status: int
     request_id: str
     body: bytes = b""
+    #: As it was told; empty where it was not.
+    retry_after: str = ""
     #: When each piece came: an event that says something. Monotonic seconds.
     pieces: list[float] = field(default_factory=list)
 
@@ -52,7 +54,9 @@ class Caller:
         """The whole answer, as far as it came: a connection that breaks off ends it."""
         try:
             async with self._session.post(self._url, json=self._body) as response:
-                answer = Answer(response.status, response.headers.get("x-request-id", ""), pieces=self._pieces)
+                headers = response.headers
+                answer = Answer(response.status, headers.get("x-request-id", ""), pieces=self._pieces)
+                answer.retry_after = headers.get("Retry-After", "")
                 await self._read(response, answer)
                 return answer
         finally:

@@ -16,7 +16,7 @@ from reliability.network import Network, a_network
 from reliability.results import Row
 from reliability.shapes import POSITIONS
 from reliability.waiting import until
-from shrk_coordinator.state.attempts import Attempt
+from shrk_coordinator.state.request import Attempt
 
 MODEL, NODES = "m", 2
 TOKENS_PER_SECOND = 200

@@ -37,10 +37,11 @@ class EngineSocket:
 
     path: Path
 
-    async def arm(self, kind: str, token: int = 0, times: int | None = None) -> bool:
-        """Let it go wrong when an answer has `token` tokens; False where nobody answers."""
-        body: dict[str, Any] = {"kind": kind, "token": token}
-        return await self._ask("POST", body if times is None else body | {"times": times})
+    async def arm(self, kind: str, token: int = 0, times: int | None = None, factor: float | None = None) -> bool:
+        """Let it go wrong when an answer has `token` tokens; False where nobody answers. `factor`: how slow it is."""
+        given = {"times": times, "factor": factor}
+        body = {"kind": kind, "token": token} | {name: value for name, value in given.items() if value is not None}
+        return await self._ask("POST", body)
 
     async def clear(self) -> bool:
         """No fault any more; False where nobody answers."""

@@ -1,13 +1,14 @@
-"""The five experiments in their two sizes, as one thing to choose from."""
+"""All experiments in their two sizes, as one thing to choose from."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reliability import cancel, load, matrix, simulation, vllm
+from reliability import cancel, failing, load, matrix, overload, placing, poison, simulation, slow, storm, vllm
 from reliability.matrix import Case
 from reliability.results import Row
+from reliability.traffic import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,59 @@ async def _simulation(wish: Wish, progress: Progress) -> Found:
     return Found(simulation.rows(found), simulation.failed(found))
 
 
+async def _failing(wish: Wish, progress: Progress) -> Found:
+    of_all, of_one = (500, 800) if wish.full else (60, 60)
+    everyone = await failing.run_all(of_all, wish.seed, _counted(of_all, progress))
+    one = await failing.run_one(of_one, wish.seed, _counted(of_one, progress))
+    return Found(failing.rows(everyone, one), failing.failed(everyone, one, wish.seed))
+
+
+async def _slow(wish: Wish, progress: Progress) -> Found:
+    plan = slow.Plan(requests=600, moves=20) if wish.full else slow.Plan(requests=60, moves=2)
+    found = await slow.run(plan, wish.seed, _counted(slow.count(plan), progress))
+    return Found(slow.rows(found), slow.failed(found, wish.seed))
+
+
+async def _overload(wish: Wish, progress: Progress) -> Found:
+    plan = overload.Plan(15.0, 60.0) if wish.full else overload.Plan(3.0, 3.0)
+    # How many come is known only once the peak is.
+    found = await overload.run(plan, wish.seed, lambda done, of: progress(len(done), of, ()))
+    return Found(overload.rows(found), overload.failed(found, wish.seed))
+
+
+async def _poison(wish: Wish, progress: Progress) -> Found:
+    sends = 100 if wish.full else 20
+    found = await poison.run(sends, wish.seed, _counted(sends, progress))
+    return Found(poison.rows(found), poison.failed(found, wish.seed))
+
+
+async def _storm(wish: Wish, progress: Progress) -> Found:
+    plan = storm.Plan(agents=2_000, kills=3) if wish.full else storm.Plan(agents=100, kills=1)
+    found = await storm.run(plan, lambda done: progress(done, plan.kills, ()))
+    return Found(storm.rows(found), storm.failed(found))
+
+
+async def _placing(wish: Wish, progress: Progress) -> Found:
+    of = len(placing.Case) * len(placing.SIZES)
+    costs = await placing.run(12 if wish.full else 2, wish.seed, lambda done: progress(done, of, ()))
+    return Found(placing.rows(costs), placing.failed(costs, wish.seed))
+
+
+def _counted(of: int, progress: Progress) -> Callable[[Sequence[Told]], None]:
+    """Tells how many have been told; what failed is known only when all have been."""
+    return lambda done: progress(len(done), of, ())
+
+
 EXPERIMENTS: Mapping[str, Experiment] = {
     "matrix": _matrix,
     "load": _load,
     "cancel": _cancel,
+    "failing": _failing,
+    "slow": _slow,
+    "overload": _overload,
+    "poison": _poison,
     "vllm": _vllm,
     "simulation": _simulation,
+    "storm": _storm,
+    "placing": _placing,
 }

@@ -12,7 +12,7 @@ from enum import StrEnum
 from reliability.engine_socket import EngineSocket
 from reliability.network import Network, Node
 from reliability.waiting import NotInTime, until
-from shrk_coordinator.state.roster import EngineLife
+from shrk_coordinator.state.lives import EngineLife
 
 #: A position that no answer reaches: the hold is armed, and holds nobody.
 NEVER = 1_000_000

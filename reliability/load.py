@@ -181,6 +181,8 @@ class _Blows:
         kill(self._frozen, signal.SIGSTOP)
         await asyncio.sleep(FROZEN_SECONDS)
         self.thaw()
+        # On a new link it is probed at once, and not only after half a minute.
+        node.line.reset()
 
     def thaw(self) -> None:
         """Let what is frozen go on."""

@@ -28,7 +28,7 @@ from reliability.network import Network, Node, a_network
 from reliability.results import Row
 from reliability.shapes import POSITIONS, QUESTIONS, TOKENS_MIN, Shape, request
 from reliability.waiting import NotInTime, until
-from shrk_coordinator.state.attempts import Attempt
+from shrk_coordinator.state.request import Attempt
 
 #: Groups of nodes that are struck at the same time, and the nodes of each: one lost, one that goes on, one to spare.
 GROUPS, NODES_EACH = 6, 3

@@ -28,15 +28,15 @@ from shrk_coordinator.admin import Administration
 from shrk_coordinator.app import Coordinator, unix_ms
 from shrk_coordinator.records import Visibility
 from shrk_coordinator.settings import CoordinatorSettings
-from shrk_coordinator.state.attempts import Attempt, Phase
 from shrk_coordinator.state.journal import Entry
-from shrk_coordinator.state.roster import EngineLife
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.request import Attempt, Phase
 from shrk_node_agent.link import identity as identities
 from shrk_node_agent.link.enrol import enrol
 
 #: Agents that start at once: more only get in each other's way on few cores.
 STARTING_MAX = 6
-_TIED = Path(__file__).with_name("tied.py")
+TIED = Path(__file__).with_name("tied.py")
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Node:
         environment |= {"SHRK_CONFIG": str(self.directory / "config.toml"), "SHRK_LOG_FORMAT": "json"}
         with (self.directory / "agent.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(_TIED)),
+                *(sys.executable, "-I", "-S", str(TIED)),
                 *(sys.executable, "-m", "shrk_node_agent", "run"),
                 env=environment,
                 stdout=log,
@@ -104,9 +104,13 @@ class Node:
         sockets = list(self.directory.glob("engines/*/engine.sock"))
         return EngineSocket(sockets[0]) if len(sockets) == 1 else None
 
+    def log(self) -> str:
+        """All that the agent has said so far."""
+        return (self.directory / "agent.log").read_text()
+
     def log_tail(self) -> str:
         """The agent's last words."""
-        return (self.directory / "agent.log").read_text()[-2000:]
+        return self.log()[-2000:]
 
 
 @dataclass
@@ -148,10 +152,10 @@ class Network:
             await node.start()
         return node
 
-    async def add_simulated(self, name: str, model: str, **speeds: float) -> Node:
+    async def add_simulated(self, name: str, model: str, slots: int = 64, **speeds: float) -> Node:
         """Add a node with one simulated engine; `speeds` as in `[sim]`."""
         figures = "".join(f"{figure} = {value}\n" for figure, value in speeds.items())
-        catalogue = f'[catalogue.{model}]\nsource = "simulated"\nslots = 64\n'
+        catalogue = f'[catalogue.{model}]\nsource = "simulated"\nslots = {slots}\n'
         return await self.add(name, f'engine = "sim"\n{catalogue}[sim]\n{figures}')
 
     # --- the coordinator's account -------------------------------------------------------------------
@@ -163,7 +167,8 @@ class Network:
     def well(self, model: str) -> int:
         """How many nodes serve and have not stalled lately: to these, and no others, an answer is handed over."""
         offers = self.coordinator.driver.state.roster.offers(model)
-        return sum(offer.stalled_at is None and not node.quiet for node, offer in offers)
+        now = self.coordinator.driver.now()
+        return sum(offer.standing.breaker.allows(now) and not node.quiet for node, offer in offers)
 
     async def until_well(self, model: str, least: int, seconds: float = SECONDS_MAX) -> None:
         """Wait until so many nodes serve the model and are well. Raises NotInTime with the agents' last words."""

@@ -12,8 +12,14 @@ TITLES: Mapping[str, str] = {
     "matrix": "Every token position, every fault, every shape",
     "load": "Under load",
     "cancel": "Callers that leave",
+    "failing": "Nodes that answer errors",
+    "slow": "A node that is slow",
+    "overload": "More callers than there is room for",
+    "poison": "Requests that crash engines",
     "vllm": "Real vLLM",
     "simulation": "The whole cluster, simulated",
+    "storm": "Two thousand agents at once",
+    "placing": "What a request costs among many nodes",
 }
 
 _HEAD = """\
@@ -48,6 +54,12 @@ _NOT_COVERED = """\
 * **What the simulation plays.** Its nodes tell tokens by a dialect of their own; how the agents continue a chat, by ids
   or by replay, is tried by the matrix and on real vLLM. It has no answers with several choices, and its coordinator
   never stops.
+* **Real engines that answer errors, are slow or overloaded.** Those are simulated ones, which go wrong when they are
+  told to: at once, at every request, evenly. What vLLM does when its memory runs out, or how a GPU slows down in the
+  heat, is not measured, nor a node that fails only now and then.
+* **Large overloads.** Few slots make a small capacity, so that one process can ask ten times as much: of many models,
+  keys or coordinators at their own limits these figures say nothing.
+* **Queries of death in other words.** A request is known by its exact bytes; each variant costs engines of its own.
 * **Other dialects and options.** The faults strike chats: text, tool calls, structured output, not streamed.
   Several choices, log-probabilities, stop strings and penalties are tried by unit tests, not here.
 * **A fault before the first token** costs the time in which it is noticed, not a gap; the matrix tells the longest.

@@ -29,7 +29,7 @@ from reliability.judge import NotWhole, Transcript, differences, read_stream
 from reliability.network import Network, a_network
 from reliability.results import Row
 from reliability.waiting import NotInTime, until
-from shrk_coordinator.state.attempts import Attempt
+from shrk_coordinator.state.request import Attempt
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE_VENV = ROOT / ".venv-engine"

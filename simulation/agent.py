@@ -9,12 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from shrk_contract.terms import Fault, Host, Rejection, Report, Status
+from shrk_contract.terms import Fault, Host, Rejection, Report, Status, Terms
 from shrk_contract.turns import Turns
 from shrk_node_agent.attempts import AttemptSink, Failed, Order
 from shrk_node_agent.link.session import Session, SessionSink
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.node import NodeState
@@ -40,10 +41,12 @@ class Agent:
         self.world = world
         self.node_id = node_id
         self.alive = True
-        self.state = NodeState((kind.id, kind.model) for kind in kinds)
+        self.state = NodeState(Need(kind.id, kind.model) for kind in kinds)
         self.engines = {kind.id: Engine(self, kind) for kind in kinds}
         #: The next attempts are told that the node is busy, though it is not.
         self.pretends_busy = False
+        #: Told when one of its engines ends by itself.
+        self.crashed: Callable[[], None] = lambda: None
         self.running: dict[AttemptKey, Generation] = {}
         #: While it drains: when it stops at the latest.
         self.leaves_at: float | None = None
@@ -128,6 +131,11 @@ class Agent:
                 self.engines[engine].ask_canary()
             case do.RestartEngine(engine):
                 self._end_hung(engine)
+            case do.UnloadEngine(engine):
+                self._unload(engine)
+            case do.TellAssigned(leader_term, revision, outcomes):
+                if self.dialling.session is not None:
+                    self.dialling.session.assign_result(leader_term, revision, outcomes)
             case do.RunAttempt(key, engine):
                 self._run_attempt(key, engine)
             case do.RejectAttempt(key, reason, message):
@@ -154,6 +162,10 @@ class Agent:
         if running := self.running.get(key):
             running.cancel()
 
+    def assigned(self, leader_term: int, revision: int, models: tuple[str, ...]) -> None:
+        """The coordinator wants these models here."""
+        self.post(seen.Assigned(self.now, leader_term, revision, models))
+
     def lost(self, session: Session) -> None:
         """A link ended: nobody waits for its attempts any more."""
         for key in session.open_attempts():
@@ -176,8 +188,15 @@ class Agent:
 
     def _end_hung(self, engine: EngineId) -> None:
         self.engines[engine].stop()
+        self._end_attempts(engine, Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+
+    def _unload(self, engine: EngineId) -> None:
+        self._end_attempts(engine, Failed(Fault.NODE, "the model is being unloaded", code="node_draining"))
+        self.engines[engine].stop()
+
+    def _end_attempts(self, engine: EngineId, why: Failed) -> None:
         for generation in [g for g in self.running.values() if g.engine_id == engine]:
-            generation.fail(Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+            generation.fail(why)
 
     # --- what is told -------------------------------------------------------------------------------
 
@@ -193,6 +212,7 @@ class Agent:
             host=Host(name=self.node_id),
             status=Status(state, reason[:2_000]),
             engines=self.state.reports(self.now, int(self.now * 1000)),
+            terms=Terms(models=tuple(engine.kind.model for engine in self.engines.values())),
             agent_version="0",
             sequence=self._report_sequence,
         )

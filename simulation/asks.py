@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from random import Random
 
 import orjson
@@ -35,6 +36,8 @@ class Ask:
     body_padding: int
     #: The engine will refuse it: the caller's own mistake.
     bad: bool
+    #: Engines crash when they read it.
+    deadly: bool
     #: Nothing in it keeps it from being continued by ids.
     by_ids: bool
     include_usage: bool
@@ -46,8 +49,14 @@ class Ask:
 
     def body(self) -> bytes:
         """As it travels to the engine."""
-        said = {"prompt": self.prompt, "tokens_max": self.tokens_max, "padding": self.padding, "bad": self.bad}
-        return orjson.dumps(said) + b" " * self.body_padding
+        said = {"prompt": self.prompt, "tokens_max": self.tokens_max, "padding": self.padding}
+        flags = {"bad": self.bad, "deadly": self.deadly}
+        return orjson.dumps(said | flags) + b" " * self.body_padding
+
+    @property
+    def digest(self) -> bytes:
+        """Of what its caller sent: the same for the same prompt."""
+        return blake2b(self.body(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Prompt:
     tokens_max: int
     padding: int
     bad: bool
+    deadly: bool
 
     @classmethod
     def of(cls, body: bytes) -> Prompt:
@@ -81,6 +91,7 @@ def draw(rng: Random, number: int, models: list[str]) -> Ask:
         padding=rng.choice((30_000, 70_000, 150_000)) if heavy else 0,
         body_padding=200_000 if rng.random() < 0.01 else 0,
         bad=rng.random() < 0.03,
+        deadly=False,
         by_ids=rng.random() < 0.85,
         include_usage=rng.random() < 0.5,
         leaves_after=rng.randrange(6) if leaves else None,

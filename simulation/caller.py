@@ -53,6 +53,7 @@ class Caller:
             seed=ask.seed,
             by_ids=ask.by_ids,
             buffered=ask.kind is Kind.BUFFERED,
+            digest=ask.digest,
         )
         shared = coordinator.shared
         relay = self._relay = _RELAYS[ask.kind](call, shared, parts.cursor, witness)
@@ -74,9 +75,16 @@ class Caller:
 
     def _arrived(self) -> RequestArrived:
         ask = self.ask
-        now = self._coordinator.driver.now()
-        streaming = ask.kind is Kind.STREAMED
-        return RequestArrived(now, ask.request_id, ask.model, _CHAT.endpoint, streaming, ask.by_ids, "key")
+        return RequestArrived(
+            self._coordinator.driver.now(),
+            ask.request_id,
+            ask.model,
+            _CHAT.endpoint,
+            streaming=ask.kind is Kind.STREAMED,
+            by_ids=ask.by_ids,
+            key_id="key",
+            digest=ask.digest,
+        )
 
     def _has_read(self, count: int) -> None:
         assert self.ask.leaves_after is not None, "only callers who leave count"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
 import structlog
 
-from simulation import asks, faults
-from simulation.asks import Ask
+from simulation import asks, weather
+from simulation.asks import Ask, Kind
 from simulation.caller import Caller
 from simulation.clock import BEGINNING, Clock
 from simulation.coordinator import Coordinator
 from simulation.engine import EngineKind
+from simulation.faults import Faults
 from simulation.laws import Laws
 from simulation.planted import Bug, parts_with
 from simulation.reader import Ending, Reader
@@ -24,13 +25,13 @@ from simulation.trace import Trace
 from simulation.wire import Line
 from simulation.world import World
 
-#: Requests a second, all models together.
-ARRIVALS_PER_SECOND = 2.0
 #: The first callers come when the slowest engine has loaded its model.
 START_SECONDS = 2.5
 #: After the last fault has ended, nothing needs longer than this: an engine's backoff of a minute, a link's refusal of
 #: a minute and a half, a stuck caller's minute, and the 300 s of a first token come one after another at the worst.
 PEACE_SECONDS_MAX = 600.0
+#: Whoever comes when all is well is asked of a node, and its answer passed on, within this and the engine's own time.
+SERVED_SECONDS_MAX = 1.0
 #: How often it is asked whether all is over.
 _LOOK_SECONDS = 0.5
 
@@ -48,6 +49,8 @@ class Outcome:
     finished: int
     errors: int
     left: int
+    attempts: int
+    hedges: int
     continuations: int
     by_ids: int
     faults: int
@@ -93,7 +96,7 @@ class _Run:
         self._world = world
         self._parts = parts_with(course.bug)
         self._seconds = course.minutes * 60.0
-        self._coordinator = Coordinator(world, self._parts.state(), self._parts.links(b"boot", ()))
+        self._coordinator = Coordinator(world, self._parts.state(Random(seed)), self._parts.links(b"boot", ()))
         rng = world.rng
         models = [f"model-{i}" for i in range(rng.choice((1, 1, 2, 3)))]
         self._sites = [self._site(f"n{i + 1}", models) for i in range(rng.randint(3, 8))]
@@ -102,10 +105,9 @@ class _Run:
         self._laws = Laws(self._coordinator, by_id, hardware)
         self._coordinator.driver.watch = self._laws.handled
         self._coordinator.ticked = self._laws.ticked
-        self._faults = faults.Faults(world, self._coordinator, self._sites)
-        self._drawn = faults.draw(rng, self._seconds, len(self._sites))
-        served = sorted({kind.model for site in self._sites for kind in site.kinds})
-        self._asks = list(self._draw_asks(served))
+        self._faults = Faults(world, self._coordinator, self._sites)
+        self._models = sorted({kind.model for site in self._sites for kind in site.kinds})
+        self._weather = weather.draw(rng, self._seconds, len(self._sites), self._models)
 
     def _site(self, node_id: str, models: list[str]) -> Site:
         rng = self._world.rng
@@ -114,31 +116,51 @@ class _Run:
         kinds = [_engine_kind(rng, f"e{i}", model) for i, model in enumerate(served)]
         return Site(self._world, node_id, line, kinds, self._coordinator)
 
-    def _draw_asks(self, models: list[str]) -> Iterator[tuple[float, Ask]]:
-        """(when, what), in order."""
-        rng, at, number = self._world.rng, START_SECONDS, 0
-        while (at := at + rng.expovariate(ARRIVALS_PER_SECOND)) < START_SECONDS + self._seconds:
-            number += 1
-            yield at, asks.draw(rng, number, models)
-
     def to_its_end(self) -> Outcome:
         """Let it happen."""
         clock = self._world.clock
-        for at, ask in self._asks:
-            clock.at(BEGINNING + at, partial(self._coordinator.run, partial(self._begin, ask)))
-        for fault in self._drawn:
+        for at, ask in self._weather.asks:
+            clock.at(BEGINNING + START_SECONDS + at, partial(self._coordinator.run, partial(self._begin, ask)))
+        for fault in self._weather.faults:
             clock.at(BEGINNING + START_SECONDS + fault.at, partial(self._faults.begin, fault))
         for site in self._sites:
             site.power_on()
         self._coordinator.start()
         clock.run(BEGINNING + START_SECONDS + self._seconds)
+        if self._weather.only_errors:
+            self._laws.budgets.only_errors(self._coordinator.counts.attempts, len(self._models))
         self._world.trace.add("fault", "all faults end")
         self._faults.heal()
+        self._quiesce()
+        self._ask_again()
+        self._quiesce()
+        self._laws.ended()
+        return self._outcome()
+
+    def _quiesce(self) -> None:
+        clock = self._world.clock
         until = clock.now + PEACE_SECONDS_MAX
         while clock.now < until and not (self._laws.idle() and self._laws.well()):
             clock.run(clock.now + _LOOK_SECONDS)
-        self._laws.ended()
-        return self._outcome()
+
+    def _ask_again(self) -> None:
+        """All is well and nothing under way: whoever comes now is served at once, and needs nobody else's patience."""
+        clock, rng = self._world.clock, self._world.rng
+        clock.run(
+            clock.now + max(self._laws.chances.shut_for(model, clock.now) for model in self._models) + _LOOK_SECONDS
+        )
+        number = len(self._laws.stories)
+        for model in self._models:
+            number += 1
+            ask = asks.draw(rng, number, [model])
+            plain = replace(
+                ask, kind=Kind.STREAMED, tokens_max=2, padding=0, bad=False, leaves_after=None, patience=None
+            )
+            began = partial(self._begin, plain)
+            self._coordinator.run(began)
+        kinds = [kind for site in self._sites for kind in site.kinds]
+        clock.run(clock.now + SERVED_SECONDS_MAX + max(kind.first_token_seconds for kind in kinds))
+        self._laws.all_served(number - len(self._models))
 
     def _begin(self, ask: Ask) -> None:
         self._world.trace.add("caller", "asks", ask)
@@ -160,9 +182,11 @@ class _Run:
             finished=endings.count(Ending.FINISHED),
             errors=endings.count(Ending.ERROR),
             left=endings.count(Ending.LEFT),
+            attempts=counts.attempts,
+            hedges=counts.hedges,
             continuations=counts.continuations,
             by_ids=counts.by_ids,
-            faults=len(self._drawn),
+            faults=len(self._weather.faults),
             digest=self._world.trace.digest,
         )
 

@@ -19,7 +19,7 @@ from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event
 from simulation.clock import Action
-from simulation.outbox import InstantOutbox
+from simulation.outbox import InstantOutbox, Later
 from simulation.wire import Connection
 from simulation.world import World
 
@@ -31,11 +31,15 @@ class Counts(Metrics):
     """The product's metrics without Prometheus, which would take longer than a whole run."""
 
     def __init__(self) -> None:
+        self.attempts = 0
+        self.hedges = 0
         self.continuations = 0
         self.by_ids = 0
 
-    def attempted(self, number: int, resume: ResumeMethod | None) -> None:
-        """Nobody asks."""
+    def attempted(self, number: int, resume: ResumeMethod | None, *, rival: bool = False) -> None:
+        """An attempt begins."""
+        self.attempts += 1
+        self.hedges += rival
 
     def continued(self, method: ResumeMethod, reason: str, gap: float) -> None:
         """A continued answer goes on."""
@@ -46,15 +50,20 @@ class Counts(Metrics):
 class PlayedDriver(Driver):
     """The product's driver in virtual time. A surprise in an effect ends the run instead of being logged."""
 
-    def __init__(self, world: World, state: CoordinatorState, counts: Counts) -> None:
+    def __init__(self, world: World, state: CoordinatorState, counts: Counts, later: Later) -> None:
         super().__init__(counts)
         self.state = state
         self.watch: Watch | None = None
         self._world = world
+        self._later = later
 
     def now(self) -> float:  # type: ignore[override]  # the product's is static, since its clock is the machine's
         """Virtual seconds."""
         return self._world.clock.now
+
+    def later(self, seconds: float, work: Action) -> None:  # type: ignore[override]  # as above
+        """Do it after so many virtual seconds."""
+        self._later(seconds, work)
 
     def tick(self, late_seconds: float) -> None:
         """One turn of the product's `run`."""
@@ -96,7 +105,7 @@ class Coordinator:
         self.world = world
         self.links = links
         self.counts = Counts()
-        self.driver = PlayedDriver(world, state, self.counts)
+        self.driver = PlayedDriver(world, state, self.counts, self.later)
         self.driver.connect(links)
         self.held = HeldBytes(HELD_BYTES_MAX)
         self.shared = Shared(links, self.driver, end_of_tick=_EndOfMoment(self.later), held=self.held)

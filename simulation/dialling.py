@@ -117,7 +117,7 @@ class Dialling:
         welcome = first.frames[0]
         assert welcome.WhichOneof("frame") == "welcome", "a link begins with a welcome"
         agent = self._agent
-        port = SessionPort(ordered=agent.ordered, unknown=_refuse_unknown, cancelled=agent.cancelled)
+        port = SessionPort(agent.ordered, _refuse_unknown, agent.cancelled, agent.assigned)
         session = self.session = Session(port, _nobody)
         session.outbox = InstantOutbox(agent.later, partial(self._leave, connection))
         self._welcomed_at = agent.now

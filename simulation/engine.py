@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shrk_contract.terms import Endpoint, Pin
+from shrk_contract.terms import Endpoint, Fault, Pin
+from shrk_node_agent.attempts import Failed
 from shrk_node_agent.state import events as seen
 from simulation.clock import Action
 from simulation.generation import Generation
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: From SIGTERM to the end of a process that hangs: then comes SIGKILL.
 STOP_SECONDS_MAX = 1.0
+#: What an agent makes of an engine's status 500.
+INTERNAL_ERROR = Failed(Fault.ENGINE, "the engine answered 500", 500, code="internal_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class EngineKind:
     ends_apart: bool
 
     @property
+    def first_token_seconds(self) -> float:
+        """How long its first token takes at most, while it has a slot free: it is said with the step after the read."""
+        return self.prefill_seconds + 2.4 * self.pace
+
+    @property
     def pin(self) -> Pin:
         """What engines share that go on for each other."""
         return Pin(engine="played", engine_version="1", model_revision=self.model, dtype=f"fp{32 >> self.hardware}")
@@ -59,8 +67,9 @@ class Engine:
         self.hung = False
         #: By how much its steps are slower than they should be.
         self.slowness = 1.0
-        #: Answers that will break off at their next step.
+        #: Answers that will break off at their next step; and whether each is answered with an error at once.
         self.quits = 0
+        self.errs = False
         self.queue: list[Generation] = []
         #: As told in its figures: every token that it ever generated.
         self.tokens = 0
@@ -102,14 +111,19 @@ class Engine:
         ready = seen.EngineBecameReady(self.agent.now, kind.id, kind.pin, endpoints, kind.slots, 4096)
         self.agent.post(ready)
 
-    def crash(self, reason: str = "it was killed") -> None:
-        """Its process ends. Its answers break off, and its supervision tells; which comes first is chance."""
+    def crash(self, reason: str = "it was killed", by_itself: bool = False) -> None:
+        """Its process ends. Its answers break off, and its supervision tells; which comes first is chance.
+
+        `by_itself`: of what it read. Its agent knows that from how the process ended.
+        """
+        if by_itself:
+            self.agent.crashed()
         self._life += 1
         self.alive = self.up = self._stepping = False
         rng = self.agent.world.rng
         broken, self.queue = self.queue, []
         for generation in broken:
-            self.agent.later(rng.random() * 0.02, generation.break_off)
+            self.agent.later(rng.random() * 0.02, partial(generation.break_off, by_itself))
         self.agent.later(rng.random() * 0.05, partial(self._ended, reason))
 
     def _ended(self, reason: str) -> None:
@@ -127,6 +141,9 @@ class Engine:
         """An answer is asked for."""
         if not self.up:
             self.agent.later(0.0, generation.break_off)
+            return
+        if self.errs:
+            self.agent.later(0.001, partial(generation.fail, INTERNAL_ERROR))
             return
         self.queue.append(generation)
         self.keep_stepping()
@@ -151,13 +168,15 @@ class Engine:
             return
         self._stepping = False
         for generation in self.queue[: self.kind.slots]:
+            if not self.up:
+                return  # One of them was its death.
             if not generation.blocked and not generation.over:
                 if self.quits and generation.under_way:
                     self.quits -= 1
                     generation.quit(self.agent.world.rng.randrange(3))
                 else:
                     generation.step()
-        if self._canary and len(self.queue) < self.kind.slots:
+        if self.up and self._canary and len(self.queue) < self.kind.slots:
             self._canary = False
             self.tokens += 1
             self.agent.post(seen.CanaryAnswered(self.agent.now, self.kind.id))
@@ -170,7 +189,7 @@ class Engine:
 
     def go_on(self) -> None:
         """It does not hang after all, and is as fast as ever."""
-        self.hung, self.slowness, self.quits = False, 1.0, 0
+        self.hung, self.slowness, self.quits, self.errs = False, 1.0, 0, False
         self._new_pace()
         self.keep_stepping()
 

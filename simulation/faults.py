@@ -14,6 +14,10 @@ from simulation.site import Site
 from simulation.wire import Way, set_ways
 from simulation.world import World
 
+#: What flaps breaks this often, in seconds, give or take a half.
+FLAP_SECONDS = 3.0
+#: A node that crawls takes so many times longer for everything.
+CRAWL_FACTOR = 10.0
 #: An event loop that is held up for longer would be mistaken for five seconds of silence, and rightly.
 LATE_SECONDS_MAX = 4.0
 
@@ -31,6 +35,9 @@ class Kind(Enum):
     ENGINE_HANGS = "engine hangs"
     ENGINE_SLOW = "engine slow"
     ENGINE_QUITS = "engine quits"
+    ENGINE_ERRS = "engine answers errors"
+    CRAWLS = "ten times slower"
+    FLAPS = "flaps"
     RESET = "link reset"
     PARTITIONED = "partitioned"
     MUTE = "mute"
@@ -38,6 +45,8 @@ class Kind(Enum):
     HELD_UP = "line holds up what the node says"
     HELD_DOWN = "line holds up what it is told"
     COORDINATOR_LATE = "coordinator late"
+    ALL_ERR = "all engines answer errors"
+    ALL_CUT = "all links are cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,8 @@ class Faults:
         self._world = world
         self._coordinator = coordinator
         self._sites = sites
-        #: Where each that lasts is, and what ends it.
-        self._lasting: dict[Fault, tuple[Site, Callable[[], None]]] = {}
+        #: Where each that lasts is, and what ends it there.
+        self._lasting: dict[Fault, list[tuple[Site, Callable[[], None]]]] = {}
 
     def begin(self, fault: Fault) -> None:
         """It happens."""
@@ -84,18 +93,24 @@ class Faults:
             self._world.trace.add("fault", "coordinator late", round(seconds, 3))
             self._coordinator.hold_up(seconds)
             return
-        site = self._busiest() if fault.node is None else self._sites[fault.node]
-        self._world.trace.add("fault", fault.kind.value, (site.node_id, round(fault.seconds, 3)))
-        site.trouble_begins()
-        self._lasting[fault] = site, self._bring(site, fault)
+        sites = self._struck(fault)
+        named = ",".join(site.node_id for site in sites)
+        self._world.trace.add("fault", fault.kind.value, (named, round(fault.seconds, 3)))
+        for site in sites:
+            site.trouble_begins()
+        self._lasting[fault] = [(site, self._bring(site, fault)) for site in sites]
         self._world.clock.after(fault.seconds, partial(self._end, fault))
+
+    def _struck(self, fault: Fault) -> list[Site]:
+        if fault.kind in (Kind.ALL_ERR, Kind.ALL_CUT):
+            return self._sites
+        return [self._busiest() if fault.node is None else self._sites[fault.node]]
 
     def _busiest(self) -> Site:
         return max(self._sites, key=lambda site: len(site.agent.running) if site.agent else 0)
 
     def _end(self, fault: Fault) -> None:
-        if lasting := self._lasting.pop(fault, None):
-            site, end = lasting
+        for site, end in self._lasting.pop(fault, ()):
             self._world.trace.add("fault", "ends: " + fault.kind.value, site.node_id)
             end()
             site.trouble_ends()
@@ -118,8 +133,12 @@ class Faults:
                 return self._babble(site)
             case Kind.FROZEN | Kind.BUSY:
                 return _process(site, fault.kind)
-            case Kind.ENGINE_CRASHED | Kind.ENGINE_HANGS | Kind.ENGINE_SLOW | Kind.ENGINE_QUITS:
+            case Kind.ENGINE_CRASHED | Kind.ENGINE_HANGS | Kind.ENGINE_SLOW | Kind.ENGINE_QUITS | Kind.ENGINE_ERRS:
                 return _engine(site, fault)
+            case Kind.CRAWLS | Kind.ALL_ERR:
+                return _all_engines(site, fault.kind)
+            case Kind.FLAPS:
+                return self._flap(site)
             case _:
                 return self._line(site, fault.kind)
 
@@ -134,11 +153,26 @@ class Faults:
         # Only an update mends it.
         return partial(_restart, site)
 
+    def _flap(self, site: Site) -> Callable[[], None]:
+        """Its link or an engine of it ends, over and over."""
+        rng, flapping = self._world.rng, [True]
+
+        def again() -> None:
+            if not flapping:
+                return
+            if site.agent is None or rng.random() < 0.5:
+                _cut(site)
+            elif (engine := rng.choice(list(site.agent.engines.values()))).alive:
+                site.agent.run(engine.crash)
+            self._world.clock.after(FLAP_SECONDS * (0.5 + rng.random()), again)
+
+        again()
+        return flapping.clear
+
     def _line(self, site: Site, kind: Kind) -> Callable[[], None]:
         line = site.line
-        if kind is Kind.RESET:
-            for connection in list(line.connections):
-                connection.reset("reset by something in between")
+        if kind in (Kind.RESET, Kind.ALL_CUT):
+            _cut(site)
             return lambda: None
         up, down = {
             Kind.PARTITIONED: (Way.LOST, Way.LOST),
@@ -149,6 +183,25 @@ class Faults:
         }[kind]
         set_ways(line, up, down)
         return partial(set_ways, line, Way.OPEN, Way.OPEN)
+
+
+def _cut(site: Site) -> None:
+    for connection in list(site.line.connections):
+        connection.reset("reset by something in between")
+
+
+def _all_engines(site: Site, kind: Kind) -> Callable[[], None]:
+    """It is another's doing, and no restart of an engine ends it."""
+    engines = list(site.agent.engines.values()) if site.agent is not None else []
+    for engine in engines:
+        engine.errs |= kind is Kind.ALL_ERR
+        engine.slowness = CRAWL_FACTOR if kind is Kind.CRAWLS else engine.slowness
+
+    def end() -> None:
+        for engine in engines:
+            engine.go_on()
+
+    return end
 
 
 def _restart(site: Site) -> None:
@@ -184,6 +237,8 @@ def _engine(site: Site, fault: Fault) -> Callable[[], None]:
             engine.hang()
         case Kind.ENGINE_SLOW:
             engine.slowness = 4.0 + 3.0 * fault.engine * fault.seconds
+        case Kind.ENGINE_ERRS:
+            engine.errs = True
         case _:
             engine.quits = 1 + fault.engine
     return engine.go_on

@@ -42,7 +42,7 @@ class Generation:
         self._order = order
         self._ask = Prompt.of(order.body)
         self._prompt_ids = tokens.prompt_ids(self._ask.prompt)
-        self._reads_until = engine.agent.now + engine.kind.prefill_seconds
+        self._reads_until = engine.agent.now + engine.kind.prefill_seconds * engine.slowness
         self._state = tokens.opening(self._prompt_ids, order.seed or 0)
         self._digest = TextDigest()
         self._count = 0
@@ -69,6 +69,9 @@ class Generation:
             if self._engine.agent.now < self._reads_until:
                 return
             self.under_way = True
+            if self._ask.deadly:
+                self._engine.crash("it was ended by SIGSEGV", by_itself=True)
+                return
             if problem := self._begin():
                 self.fail(problem)
                 return
@@ -188,9 +191,12 @@ class Generation:
             self._over()
             self.sink.fail(problem)
 
-    def break_off(self) -> None:
-        """Its engine is gone."""
-        self.fail(Failed(Fault.ENGINE, "the engine broke off", code="engine_lost"))
+    def break_off(self, by_itself: bool = False) -> None:
+        """Its engine is gone; by itself: nobody ended it."""
+        if by_itself:
+            self.fail(Failed(Fault.ENGINE, "the engine crashed", code="engine_crashed"))
+        else:
+            self.fail(Failed(Fault.ENGINE, "the engine broke off", code="engine_lost"))
 
     def quit(self, how: int) -> None:
         """Its engine gives it up; behind the reason for which it ended there is only one way."""

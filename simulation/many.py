@@ -27,6 +27,8 @@ class Sum:
     finished: int = 0
     errors: int = 0
     left: int = 0
+    attempts: int = 0
+    hedges: int = 0
     continuations: int = 0
     by_ids: int = 0
     faults: int = 0
@@ -48,6 +50,8 @@ class Sum:
         self.finished += result.finished
         self.errors += result.errors
         self.left += result.left
+        self.attempts += result.attempts
+        self.hedges += result.hedges
         self.continuations += result.continuations
         self.by_ids += result.by_ids
         self.faults += result.faults
@@ -60,7 +64,7 @@ class Sum:
         which = f"seed {first}" if self.seeds == 1 else f"seeds {first}..{first + self.seeds - 1}"
         return (
             f"simulation: {seeds}, {self.requests:,} requests, {self.continuations:,} continuations, "
-            f"{violations} ({which})"
+            f"{self.hedges:,} hedges, {violations} ({which})"
         )
 
 

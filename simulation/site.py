@@ -38,6 +38,7 @@ class Site:
         if self.agent is None:
             self._incarnation += 1
             self.agent = Agent(self._world, self.node_id, self._incarnation, self.line, self.kinds, self._coordinator)
+            self.agent.crashed = self._crashed
             self.agent.start()
 
     def kill(self, quietly: bool = False) -> None:
@@ -68,6 +69,10 @@ class Site:
         """What was wrong is not wrong any more."""
         self._faults -= 1
 
+    def _crashed(self) -> None:
+        """One of its engines is gone, until it has been started again."""
+        self.calm_since = None
+
     def look(self) -> None:
         """See whether all is well again, where it was not; what began before is judged by what it met."""
         if not self._faults and self.serving():
@@ -83,7 +88,12 @@ class Site:
             return False
         for view in agent.state.engines.values():
             offer = node.offers.get(view.model)
-            if view.state is not State.ONLINE or offer is None or offer.engine.life != view.life:
+            if (
+                not agent.engines[view.id].up
+                or view.state is not State.ONLINE
+                or offer is None
+                or offer.engine.life != view.life
+            ):
                 return False
         return True
 

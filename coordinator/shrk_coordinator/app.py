@@ -9,6 +9,8 @@ import gc
 import hashlib
 import json
 import os
+import random
+import resource
 import ssl
 import time
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.records import ApiKey
 from shrk_coordinator.settings import CoordinatorSettings
+from shrk_coordinator.state import census
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.store.store import Store
 
@@ -41,6 +44,8 @@ CLOSE_SECONDS = 2.0
 #: A request makes a few hundred objects that die with it, and none of them in cycles: the default of 700 would
 #: look for cycles at every other request.
 GC_THRESHOLDS = (10_000, 20, 50)
+#: Open files asked of the system, as far as it allows: each link is one, and so is each caller. Most begin with 1,024.
+FILES_MAX = 65_536
 #: Pseudonyms remembered: one per node that answered lately.
 PSEUDONYMS_MAX = 20_000
 
@@ -73,7 +78,7 @@ class Coordinator:
     def __init__(self, settings: CoordinatorSettings) -> None:
         self._settings = settings
         self.metrics = Metrics()
-        self.driver = Driver(self.metrics)
+        self.driver = Driver(self.metrics, unix_ms(), random.Random())
         self.links = Links(os.urandom(16), [settings.public_link_address] if settings.public_link_address else [])
         self.driver.connect(self.links)
         self._stack = contextlib.AsyncExitStack()
@@ -108,7 +113,7 @@ class Coordinator:
         return ports
 
     async def _open_links(self, authority: Authority, store: Store) -> int:
-        door = Door(store.node, store.revocation, store.revoked_after, unix_ms)
+        door = Door(store.admission, store.revoked_after, unix_ms)
         servicer = self._link_server = LinkServer(self.links, door.admit, self.driver.post, self.driver.now)
         server, port = await serve_links(servicer, authority.link_credentials(), self._settings.link_listen)
         self._stack.push_async_callback(_stop_grpc, server)
@@ -178,7 +183,31 @@ class Coordinator:
         gauge("shrk_nodes_known", "Nodes linked since the start.", lambda: len(state.roster.nodes))
         gauge("shrk_link_frames_received", "Frames received from nodes.", lambda: links.received()[0])
         gauge("shrk_link_messages_received", "gRPC messages received from nodes.", lambda: links.received()[1])
-        gauge("shrk_loop_lag_seconds", "How late the event loop's last tick was.", lambda: self.driver.lag_seconds)
+        self._add_labelled_gauges()
+
+    def _add_labelled_gauges(self) -> None:
+        state, gauges = self.driver.state, self.metrics.gauges
+        roster, waiting = state.roster, state.attempts.waiting
+        gauges("shrk_nodes", "Nodes by state.", "state", lambda: census.nodes_by_state(roster))
+        gauges(
+            "shrk_effective_replicas",
+            "Failure domains that a model is served from; below three its redundancy is degraded.",
+            "model",
+            lambda: census.effective_by_model(roster),
+        )
+        gauges("shrk_offers", "Nodes that serve a model.", "model", lambda: census.offers_by_model(roster))
+        gauges(
+            "shrk_breakers_open",
+            "Nodes that are left alone or only tried with a model, since requests failed there.",
+            "model",
+            lambda: census.breakers_open_by_model(roster),
+        )
+        gauges(
+            "shrk_waiting",
+            "Requests that wait for a node, by model.",
+            "model",
+            lambda: census.waiting_by_model(roster, waiting),
+        )
 
     def _where(self) -> dict[str, object]:
         """Where it listens, for the operator who starts it."""
@@ -223,7 +252,16 @@ async def serve(settings: CoordinatorSettings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    raise_open_files()
     await run_until_signalled(Coordinator(settings))
+
+
+def raise_open_files() -> None:
+    """Let this process open FILES_MAX files, or as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _stop_grpc(server: grpc.aio.Server) -> None:

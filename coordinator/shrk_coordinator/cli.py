@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 tokens_app = typer.Typer(help="Join tokens: each admits one machine as a node.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: what callers authenticate with.", no_args_is_help=True)
-nodes_app = typer.Typer(help="Nodes that have enrolled.", no_args_is_help=True)
+nodes_app = typer.Typer(invoke_without_command=True)
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(keys_app, name="keys")
 app.add_typer(nodes_app, name="nodes")
@@ -49,6 +49,8 @@ _STATE_DIR_DEFAULT = "/var/lib/shrk/coordinator for root, else ~/.local/state/sh
 StateDir = Annotated[
     Path | None, _setting("state_dir", "DIR", "The coordinator's folder: CA and database.", _STATE_DIR_DEFAULT)
 ]
+#: Where a coordinator with default settings listens, and `shrk dev`.
+DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
 AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
 
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -258,9 +260,33 @@ def keys_revoke(
         typer.echo(rendering.revoked_text(key, already))
 
 
+@nodes_app.callback()
+def nodes_now(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only nodes that have this model.")] = None,
+    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only nodes in this state: online, …")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show them again every two seconds; end with Ctrl-C.")] = False,
+    base_url: Annotated[
+        str, typer.Option(envvar="SHRK_BASE_URL", metavar="URL", help="Where callers connect.")
+    ] = DEFAULT_BASE_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Nodes: who serves what now, who does not, why, and what to do.
+
+    Asks a running coordinator, with the key in SHRK_API_KEY: an admin's shows everything, a caller's states and models.
+    """
+    if context.invoked_subcommand is None:
+        wanted = {name: value for name, value in (("model", model), ("state", state)) if value is not None}
+        from shrk_coordinator import nodes_command
+
+        key = os.environ.get("SHRK_API_KEY", "")
+        look = nodes_command.Look(base_url, key, wanted, watch=watch, as_json=as_json)
+        _or_exit(lambda: nodes_command.show(look, time.time))
+
+
 @nodes_app.command("list")
 def nodes_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
-    """List the nodes that have enrolled, running now or not; GET /v1/models shows what is served now."""
+    """List the nodes that have enrolled, running now or not."""
     nodes = _administer(state_dir, lambda admin: admin.nodes())
     from shrk_coordinator import rendering
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 import structlog
@@ -18,12 +20,15 @@ from shrk_coordinator.metrics import Metrics
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, FailureDetail, RequestId, StreamId
 from shrk_coordinator.streams import LinkPort, RequestPort
 
 #: Deadlines are seconds long; a quarter of a second late is early enough, and costs nothing.
 TICK_SECONDS = 0.25
+#: What an assignment moves takes minutes.
+RECONCILE_SECONDS = 1.0
 #: A loop that was held up longer than this may have pieces waiting that it has not read: nobody has stalled then.
 LAG_SECONDS_MAX = 0.5
 
@@ -33,8 +38,10 @@ log = structlog.get_logger("shrk.driver")
 class Driver:
     """One per coordinator. All methods run in the event loop and return at once."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self.state = CoordinatorState()
+    def __init__(self, metrics: Metrics, term: int = 0, dice: Dice | None = None) -> None:
+        """`term`: grows with every start of a coordinator, such as the time. `dice`: draws the nodes that are looked at
+        where there are many."""
+        self.state = CoordinatorState(dice, term)
         self._metrics = metrics
         self._links: LinkPort | None = None
         self._requests: dict[RequestId, RequestPort] = {}
@@ -55,10 +62,15 @@ class Driver:
 
     async def run(self) -> None:
         """Tick until cancelled."""
+        reconciled_at = self.now()
         while True:
             before = self.now()
+            if before - reconciled_at >= RECONCILE_SECONDS:
+                reconciled_at = before
+                self.post(seen.Reconcile(before))
             await asyncio.sleep(TICK_SECONDS)
             self.lag_seconds = max(0.0, self.now() - before - TICK_SECONDS)
+            self._metrics.ticked(self.lag_seconds)
             self.post(seen.Tick(self.now()))
             if self.lag_seconds < LAG_SECONDS_MAX:
                 self._look_for_stalls()
@@ -111,6 +123,10 @@ class Driver:
     def first_piece(self, stream: StreamId, index: int) -> None:
         """An attempt's first piece goes to the caller."""
         self.post(seen.FirstPieceDelivered(self.now(), stream, index))
+
+    def race_won(self, stream: StreamId) -> None:
+        """Of two attempts this one has said something first."""
+        self.post(seen.RaceWon(self.now(), stream))
 
     def continued(self, attempt: do.StartAttempt, gap: float) -> None:
         """An answer goes on from another node."""
@@ -177,6 +193,8 @@ class Driver:
                 links.welcome(effect)
             case do.CloseLink():
                 links.close(effect)
+            case do.AssignModels():
+                links.assign(effect)
             case _:
                 assert_never(effect)
 
@@ -186,8 +204,19 @@ class Driver:
             # The caller left between the failure of one attempt and the start of the next.
             self.post(seen.CallerLeft(self.now(), effect.request_id))
             return
-        self._metrics.attempted(effect.attempt, effect.resume)
+        self._metrics.attempted(effect.attempt, effect.resume, rival=effect.rival)
         frames = request.begin(effect)
-        if not links.start(effect.link, effect.stream, frames, request.sink()):
+        sink = request.sink(effect.stream)
+        if not links.start(effect.link, effect.stream, frames, sink):
             gone = FailureDetail(Fault.NODE, "the node's link was gone", code="node_lost")
             self.post(seen.AttemptFailed(self.now(), effect.stream, gone))
+        elif effect.hedge_after is not None:
+            self.later(effect.hedge_after, partial(self._hedge, effect.stream))
+
+    def _hedge(self, stream: StreamId) -> None:
+        self.post(seen.HedgeDue(self.now(), stream))
+
+    @staticmethod
+    def later(seconds: float, work: Callable[[], None]) -> None:
+        """Do it after so many seconds."""
+        asyncio.get_running_loop().call_later(seconds, work)

@@ -6,6 +6,7 @@ inside the coordinator are values (`state.effects`); these are raised only at th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Fault
@@ -131,7 +132,7 @@ def endpoint_not_served(model: str, asked: str, served: tuple[str, ...]) -> ApiE
     return ApiError(400, "endpoint_not_served", what, param="model", should_retry=False)
 
 
-def no_node_available(model: str, counts: tuple[tuple[str, int], ...]) -> ApiError:
+def no_node_available(model: str, counts: tuple[tuple[str, int], ...], retry_after_seconds: float) -> ApiError:
     """The model is known, but nobody can take the request now."""
     known = ", ".join(f"{reason}: {count}" for reason, count in counts) or "no node that has it is connected"
     return ApiError(
@@ -140,7 +141,18 @@ def no_node_available(model: str, counts: tuple[tuple[str, int], ...]) -> ApiErr
         f"No node can take a request for '{model}' now ({known}). Try again in a moment.",
         type="service_unavailable",
         fault=Fault.NODE,
-        retry_after_seconds=2,
+        retry_after_seconds=max(1, math.ceil(retry_after_seconds)),
+    )
+
+
+def request_poisoned(model: str, seconds: float) -> ApiError:
+    """Engines crashed of this very request."""
+    return ApiError(
+        422,
+        "request_poisoned",
+        f"Two engines of '{model}' crashed while they read this request, so it is sent to no other for the next "
+        f"{max(1, math.ceil(seconds / 60))} min. Change it, or ask the coordinator's operator to look at the engines.",
+        should_retry=False,
     )
 
 
@@ -151,6 +163,18 @@ def request_not_found(name: str) -> ApiError:
         "request_not_found",
         f"Nothing is known of the request '{name[:80]}'. Only the key that made it can look it up, by its "
         "x-request-id; the last requests are remembered until the coordinator is restarted.",
+        type="not_found_error",
+        param="id",
+    )
+
+
+def node_not_found(name: str) -> ApiError:
+    """No node of that name was connected since the coordinator started."""
+    return ApiError(
+        404,
+        "node_not_found",
+        f"No node is called '{name[:80]}'. GET /v1/nodes lists those that were connected since the coordinator "
+        "started.",
         type="not_found_error",
         param="id",
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from shrk_coordinator.accounts.keys import MintedKey
 from shrk_coordinator.admin import Initialised, Invitations
 from shrk_coordinator.records import ApiKey, JoinToken, Node
+from shrk_coordinator.text_table import table
 
 _LINK_PORT_DEFAULT_HOST = "HOST"
 #: Enough of a digest to tell tokens apart in a list.
@@ -103,7 +104,7 @@ def join_tokens_text(tokens: Sequence[JoinToken], now: int) -> str:
         return f"open until {_moment(token.expires_at)}" if now < token.expires_at else "expired"
 
     rows = [(_token_id(t), t.owner_name, t.visibility.value, state(t)) for t in tokens]
-    return _table(("ID", "OWNER", "VISIBILITY", "STATE"), rows) if rows else "There are no join tokens."
+    return table(("ID", "OWNER", "VISIBILITY", "STATE"), rows) if rows else "There are no join tokens."
 
 
 def new_key_json(minted: MintedKey, row: ApiKey) -> Json:
@@ -161,7 +162,7 @@ def keys_text(keys: Sequence[ApiKey], now: int, option: str) -> str:
     rows = [(k.id, k.name, k.scope.value, _moment(k.created_at), state(k)) for k in keys]
     if not rows:
         return f"There are no keys. Make one: shrk coordinator keys create --name NAME{option}"
-    return _table(("ID", "NAME", "SCOPE", "CREATED", "STATE"), rows)
+    return table(("ID", "NAME", "SCOPE", "CREATED", "STATE"), rows)
 
 
 def nodes_json(nodes: Sequence[Node]) -> Json:
@@ -188,8 +189,8 @@ def nodes_text(nodes: Sequence[Node], option: str) -> str:
     if not nodes:
         return f"No node has enrolled yet. Invite one: shrk coordinator tokens create --owner NAME{option}"
     rows = [(n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at)) for n in nodes]
-    head = "Enrolled nodes, whether they run now or not (GET /v1/models shows what is served now):\n"
-    return head + _table(("ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
+    head = "Enrolled nodes, whether they run now or not (shrk coordinator nodes shows how they are now):\n"
+    return head + table(("ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
 
 
 def _token_id(token: JoinToken) -> str:
@@ -198,10 +199,3 @@ def _token_id(token: JoinToken) -> str:
 
 def _moment(unix_ms: int) -> str:
     return f"{dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    # Host names come from machines: nothing they send may move a terminal's cursor.
-    cells = [list(head)] + [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.state.effects import (
+    AssignModels,
     CloseLink,
     FailRequest,
     RefuseRequest,
@@ -40,11 +41,11 @@ class RequestPort(Protocol):
     """One caller's request, as the driver drives it."""
 
     def begin(self, effect: StartAttempt) -> Sequence[link_pb2.CoordinatorFrame]:
-        """An attempt starts: the frames to send, the start frame first."""
+        """An attempt starts: the frames to send, the start frame first. A rival runs beside the one before it."""
         ...
 
-    def sink(self) -> AttemptSink:
-        """Where this request's pieces go."""
+    def sink(self, stream: StreamId) -> AttemptSink:
+        """Where an attempt's pieces go."""
         ...
 
     def refused(self, effect: RefuseRequest) -> None:
@@ -79,6 +80,10 @@ class LinkPort(Protocol):
         """Say why, then close the link."""
         ...
 
+    def assign(self, effect: AssignModels) -> None:
+        """Tell a node which models to have loaded."""
+        ...
+
     def start(
         self, link: LinkId, stream: StreamId, frames: Sequence[link_pb2.CoordinatorFrame], sink: AttemptSink
     ) -> bool:
@@ -107,6 +112,10 @@ class Announcements(Protocol):
 
     def first_piece(self, stream: StreamId, index: int) -> None:
         """An attempt's first piece goes to the caller; `index` of its first token."""
+        ...
+
+    def race_won(self, stream: StreamId) -> None:
+        """Of two attempts this one has said something first: the other is not listened to any more."""
         ...
 
     def continued(self, attempt: StartAttempt, gap: float) -> None:

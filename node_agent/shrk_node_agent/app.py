@@ -17,7 +17,7 @@ import structlog
 
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.state_dir import StateDirLock
-from shrk_contract.terms import Host, Rejection, Report, Status
+from shrk_contract.terms import Host, Rejection, Report, Status, Terms
 from shrk_node_agent import status
 from shrk_node_agent.attempts import AttemptSink
 from shrk_node_agent.control import ControlSocket
@@ -33,6 +33,7 @@ from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.settings import AgentSettings, EngineKind
+from shrk_node_agent.state import effects as do
 
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
 #: then says which attempts it has moved.
@@ -63,7 +64,7 @@ class Agent:
         )
         self._run_dir = folders.run
         start = partial(process.start, launcher=_launcher(settings), folders=folders)
-        self.driver = Driver(settings.specs(), start, self._changed)
+        self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
         self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
 
     async def start(self) -> None:
@@ -92,7 +93,12 @@ class Agent:
             addresses=_addresses(self._settings.controller, self._identity),
             incarnation=incarnation,
             agent_version=self._version,
-            port=SessionPort(ordered=self.driver.ordered, unknown=_refuse_unknown, cancelled=self.driver.cancelled),
+            port=SessionPort(
+                ordered=self.driver.ordered,
+                unknown=_refuse_unknown,
+                cancelled=self.driver.cancelled,
+                assigned=self.driver.assign,
+            ),
             report=self._report,
             lost=self._lost,
             changed=self.driver.link_changed,
@@ -171,9 +177,18 @@ class Agent:
             ),
             status=Status(state, reason[:2_000]),
             engines=self.driver.state.reports(self.driver.now(), unix_ms()),
+            terms=Terms(
+                models=tuple(spec.model for spec in self._settings.specs()),
+                memory_bytes=self._settings.memory_bytes,
+                scales_to_zero=self._settings.scale_to_zero,
+            ),
             agent_version=self._version,
             sequence=self._report_sequence,
         )
+
+    def _answer_assignment(self, told: do.TellAssigned) -> None:
+        if self._dialler is not None and self._dialler.session is not None:
+            self._dialler.session.assign_result(told.leader_term, told.revision, told.outcomes)
 
     def _lost(self, session: Session) -> None:
         """A link ended: nobody waits for its attempts any more."""

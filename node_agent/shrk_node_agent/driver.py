@@ -15,6 +15,7 @@ from shrk_contract.batching import PeerNotReading
 from shrk_contract.terms import Fault, Rejection
 from shrk_contract.turns import Turns
 from shrk_node_agent.attempts import AttemptSink, Failed, Order
+from shrk_node_agent.engine import crash
 from shrk_node_agent.engine.engine import (
     EngineEvent,
     EngineExited,
@@ -28,6 +29,7 @@ from shrk_node_agent.engine.exchange import EngineClient
 from shrk_node_agent.engine.pulse import Pulse
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.node import NodeState
@@ -54,9 +56,19 @@ class _Running:
 class Driver:
     """One per agent. All methods run in the event loop."""
 
-    def __init__(self, specs: Sequence[EngineSpec], start_engine: StartEngine, changed: Callable[[], None]) -> None:
-        """`changed` hears whenever coordinators or people should be told."""
-        self.state = NodeState((spec.id, spec.model) for spec in specs)
+    def __init__(
+        self,
+        specs: Sequence[EngineSpec],
+        start_engine: StartEngine,
+        changed: Callable[[], None],
+        memory_bytes: int = 0,
+        assigned: Callable[[do.TellAssigned], None] = lambda told: None,
+    ) -> None:
+        """`changed` hears whenever coordinators or people should be told, `assigned` what became of an assignment.
+        `memory_bytes`: for all models together; 0: there is no bound."""
+        needs = (Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
+        self.state = NodeState(needs, memory_bytes)
+        self._assigned = assigned
         self.processes: dict[EngineId, EngineProcess] = {}
         #: The last lines of engines that ended, for people.
         self.tails: dict[EngineId, tuple[str, ...]] = {}
@@ -65,6 +77,8 @@ class Driver:
         self._changed = changed
         self._clients: dict[EngineId, EngineClient] = {}
         self._pulses: dict[EngineId, Pulse] = {}
+        #: The last start of each engine.
+        self._starts: dict[EngineId, asyncio.Task[None]] = {}
         self._orders: dict[AttemptKey, tuple[Order, AttemptSink]] = {}
         self._running: dict[AttemptKey, _Running] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -107,6 +121,10 @@ class Driver:
         if running := self._running.get(key):
             running.task.cancel()
 
+    def assign(self, leader_term: int, revision: int, models: tuple[str, ...]) -> None:
+        """A coordinator wants these models here."""
+        self.post(seen.Assigned(self.now(), leader_term, revision, models))
+
     def link_changed(self) -> None:
         """The link came up, went down or was refused."""
         self.post(seen.LinkChanged(self.now()))
@@ -123,7 +141,13 @@ class Driver:
         order, sink = self._orders.pop(effect.key)
         sink.accept()
         watched = self._pulses[effect.engine].watch(order, sink)
-        answering = self._clients[effect.engine].answer(order, watched)
+        process = self.processes[effect.engine]
+
+        async def explain(failed: Failed) -> Failed:
+            # Of a token that was given on the caller knows: then the engine did not crash of reading the request.
+            return failed if watched.spoke else await crash.explained(failed, process.crash)
+
+        answering = self._clients[effect.engine].answer(order, watched, explain)
         task = asyncio.create_task(answering, name=f"attempt-{effect.key}")
         self._running[effect.key] = _Running(effect.engine, watched, task)
         self._idle.clear()
@@ -149,13 +173,17 @@ class Driver:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case do.StartEngine(engine):
-                self._in_background(self._start(self._specs[engine]), f"start-{engine}")
+                self._starts[engine] = self._in_background(self._start(self._specs[engine]), f"start-{engine}")
             case do.ReadFigures(engine):
                 self._pulses[engine].read_figures()
             case do.AskCanary(engine):
                 self._pulses[engine].ask_canary()
             case do.RestartEngine(engine, reason):
                 self._end_hung(engine, reason)
+            case do.UnloadEngine(engine):
+                self._unload(engine)
+            case do.TellAssigned():
+                self._assigned(effect)
             case do.RunAttempt():
                 self._run(effect)
             case do.RejectAttempt(key, reason, message):
@@ -203,18 +231,33 @@ class Driver:
         log.error("ending an engine", model=self._specs[engine].model, why=reason)
         self._stop_pulse(engine)
         self._in_background(self.processes[engine].stop(HUNG_STOP_SECONDS), f"end-{engine}")
+        self._end_attempts(engine, Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+
+    def _end_attempts(self, engine: EngineId, why: Failed) -> None:
         for running in self._running.values():
             if running.engine == engine:
                 # Where nobody reads the link, its own end tells of all its attempts.
                 with contextlib.suppress(PeerNotReading):
-                    running.sink.fail(Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+                    running.sink.fail(why)
                 running.task.cancel()
+
+    def _unload(self, engine: EngineId) -> None:
+        """End an engine that is not wanted any more; what it still answers goes on elsewhere."""
+        log.info("unloading a model", model=self._specs[engine].model)
+        self._stop_pulse(engine)
+        self._end_attempts(engine, Failed(Fault.NODE, "the model is being unloaded", code="node_draining"))
+        self._in_background(self._end_started(engine), f"unload-{engine}")
+
+    async def _end_started(self, engine: EngineId) -> None:
+        # A start under way must be over before its process can be stopped.
+        await asyncio.wait([self._starts[engine]])
+        await self.processes[engine].stop(ENGINE_STOP_SECONDS)
 
     def _stop_pulse(self, engine: EngineId) -> None:
         if pulse := self._pulses.pop(engine, None):
             pulse.stop()
 
-    def _in_background(self, work: object, name: str) -> None:
+    def _in_background(self, work: object, name: str) -> asyncio.Task[None]:
         assert asyncio.iscoroutine(work)
         task = asyncio.create_task(work, name=name)
         self._background.add(task)
@@ -225,6 +268,7 @@ class Driver:
                 log.error("background work failed", task=name, exc_info=error)
 
         task.add_done_callback(ended)
+        return task
 
     async def stop(self) -> None:
         """End all attempts and engines; returns when nothing of them is left."""

@@ -62,6 +62,10 @@ def _default_state_dir() -> Path:
     return Path(state_home).expanduser() / "shrk" / "node"
 
 
+def _bytes(gigabytes: float | None) -> int:
+    return int((gigabytes or 0) * 1e9)
+
+
 class CatalogueEntry(BaseModel):
     """One model that this node can serve: `[catalogue.NAME]` in the file."""
 
@@ -74,6 +78,8 @@ class CatalogueEntry(BaseModel):
     slots: int = Field(default=16, ge=1, le=1024)
     #: Tokens of prompt and answer together; None leaves it to the model.
     context_tokens: int | None = Field(default=None, ge=128, le=10_000_000)
+    #: What its engine takes of the node's memory for models, in GB; None: it is not counted.
+    memory_gb: float | None = Field(default=None, gt=0, le=100_000)
 
 
 class SimulatedSpeed(BaseModel):
@@ -118,11 +124,31 @@ class AgentSettings(ServiceSettings):
     #: Names from the catalogue to serve; empty: all of it.
     models: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
+    #: For all models together, in GB; what does not fit beside the others is loaded where a coordinator wants it and
+    #: another is not wanted. None: all of them fit at once.
+    memory_gb: float | None = Field(default=None, gt=0, le=100_000)
+    #: Whether coordinators may unload models that nobody asks for.
+    scale_to_zero: bool = False
     sim: SimulatedSpeed = SimulatedSpeed()
     #: How long a stopping agent lets attempts finish: most answers end within two minutes.
     drain_seconds: float = Field(default=110.0, ge=0, le=3600)
     #: auto: for people on a terminal, JSON lines elsewhere.
     log_format: str = Field(default="auto", pattern="^(auto|console|json)$")
+
+    @property
+    def memory_bytes(self) -> int:
+        """For all models together; 0: there is no bound."""
+        return _bytes(self.memory_gb)
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Self:
+        for name, entry in self.catalogue.items():
+            if self.memory_gb is not None and (entry.memory_gb or 0) > self.memory_gb:
+                raise ValueError(
+                    f"catalogue.{name}.memory_gb: {entry.memory_gb:g} is more than memory_gb = {self.memory_gb:g}, "
+                    "all that models have here; raise the one or take the model out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _models_are_in_the_catalogue(self) -> Self:
@@ -147,6 +173,7 @@ class AgentSettings(ServiceSettings):
                 task=self.catalogue[name].task,
                 slots=self.catalogue[name].slots,
                 context_tokens=self.catalogue[name].context_tokens,
+                memory_bytes=_bytes(self.catalogue[name].memory_gb),
             )
             for name in names
         )

@@ -124,6 +124,7 @@ def engine_to_wire(engine: EngineReport) -> report_pb2.Engine:
         context_tokens=engine.context_tokens,
         progress=engine.progress,
         life=engine.life,
+        memory_bytes=engine.memory_bytes,
     )
 
 
@@ -142,6 +143,7 @@ def engine_from_wire(message: report_pb2.Engine) -> EngineReport:
         context_tokens=message.context_tokens,
         progress=message.progress if message.HasField("progress") else None,
         life=message.life,
+        memory_bytes=message.memory_bytes,
     )
 
 
@@ -174,7 +176,9 @@ def report_to_wire(report: Report) -> report_pb2.Report:
             schedule=report.terms.schedule,
             time_zone=report.terms.time_zone,
             models=report.terms.models,
-            closes_at_unix_ms=report.terms.closes_at_unix_ms,
+            closes_in_seconds=report.terms.closes_in_seconds,
+            memory_bytes=report.terms.memory_bytes,
+            scales_to_zero=report.terms.scales_to_zero,
         ),
         status=status_to_wire(report.status),
         agent_version=report.agent_version,
@@ -194,7 +198,9 @@ def report_from_wire(message: report_pb2.Report) -> Report:
             schedule=message.terms.schedule,
             time_zone=message.terms.time_zone,
             models=tuple(message.terms.models),
-            closes_at_unix_ms=message.terms.closes_at_unix_ms,
+            closes_in_seconds=message.terms.closes_in_seconds if message.terms.HasField("closes_in_seconds") else None,
+            memory_bytes=message.terms.memory_bytes,
+            scales_to_zero=message.terms.scales_to_zero,
         ),
         agent_version=message.agent_version,
         sequence=message.sequence,

@@ -178,6 +178,8 @@ class EngineReport:
     progress: float | None = None
     #: Counts its starts since the agent's own: what one life could not do, the next may.
     life: int = 0
+    #: What it takes of the node's memory for models; 0: not counted.
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,22 @@ class Terms:
     schedule: str = ""
     time_zone: str = ""
     models: tuple[str, ...] = ()
-    #: 0: open, or not known to close.
-    closes_at_unix_ms: int = 0
+    #: Until its owner wants it back; None: open, or not known to close.
+    closes_in_seconds: float | None = None
+    #: For models, all together; 0: there is no bound.
+    memory_bytes: int = 0
+    #: Models that nobody asks for may be unloaded here.
+    scales_to_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcome:
+    """What a node did about one model that it was assigned."""
+
+    model: str
+    obeyed: bool
+    #: Why not, for operators.
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

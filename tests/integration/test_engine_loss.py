@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
+
+import aiohttp
 
 from shrk_contract.v1 import link_pb2
 from support.network import until
@@ -11,7 +14,7 @@ from support.raw_coordinated_agent import CoordinatedAgent, coordinated_agent, i
 
 #: Long enough to act before the first token, and an answer that no test waits out.
 PACE = {"first_token_ms": 400, "tokens_per_second": 50}
-STREAMED, WHOLE, WAITING = 1, 2, 3
+STREAMED, WHOLE, WAITING, QUERY = 1, 2, 3, 5
 
 
 async def three_attempts(node: CoordinatedAgent) -> None:
@@ -56,6 +59,42 @@ async def test_an_engine_that_is_killed_fails_every_attempt_first_and_is_reporte
         assert all(frame.failure.fault == link_pb2.FAULT_ENGINE for frame in node.said if frame.HasField("failure"))
         assert node.agent.driver.state.engines["m"].in_flight == 0
         await serves_again(node)
+
+
+async def arm(node: CoordinatedAgent, **fault: Any) -> None:
+    """Let the engine go wrong."""
+    connector = aiohttp.UnixConnector(str(node.agent.driver.processes["m"].socket))
+    async with (
+        aiohttp.ClientSession("http://engine", connector=connector) as engine,
+        engine.post("/simulated/faults", json=fault) as answer,
+    ):
+        assert answer.status == 200
+
+
+async def test_an_engine_that_crashes_of_a_prompt_is_told_so_to_all_that_had_no_token_yet() -> None:
+    async with coordinated_agent(sim=PACE) as node:
+        await arm(node, kind="query-of-death", text="a prompt to die of")
+        await three_attempts(node)
+        before = len(node.said)
+        await node.ask(QUERY, messages=[{"role": "user", "content": "This is a prompt to die of."}])
+        await until(lambda: "gone" in kinds(node.said[before:]), "an engine that is gone")
+        told = kinds(node.said[before:])
+        failures, report = sorted(told[:4]), told[4]
+        # The first had a token: whatever the engine died of, it was not of reading that one.
+        assert failures == ["engine_crashed 2", "engine_crashed 3", "engine_crashed 5", "engine_lost 1"]
+        assert report == "gone"
+        assert node.of("failure", QUERY)[0].message == "the engine crashed (SIGSEGV)"
+        await serves_again(node)
+
+
+async def test_an_error_of_an_engine_that_lives_on_is_told_as_it_is() -> None:
+    async with coordinated_agent(sim=PACE) as node:
+        await arm(node, kind="error", times=1)
+        await node.ask(1)
+        failure = await node.until_said("failure", 1)
+        assert (failure.code, failure.http_status, failure.fault) == ("", 500, link_pb2.FAULT_ENGINE)
+        await node.ask(4, ignore_eos=False, max_tokens=3)
+        assert (await node.until_said("finish", 4)).end_index > 0
 
 
 async def test_an_engine_that_freezes_fails_its_attempts_is_ended_and_serves_again() -> None:

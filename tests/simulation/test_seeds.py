@@ -42,6 +42,7 @@ def test_a_thousand_networks_under_faults_break_no_law() -> None:
     assert total["requests"] > 20 * SEEDS
     assert total["continuations"] > SEEDS
     assert 0 < total["by_ids"] < total["continuations"]
+    assert SEEDS / 20 < total["hedges"] < total["requests"] / 20 + SEEDS
 
 
 def test_one_seed_is_one_run_whatever_the_process_hashes() -> None:

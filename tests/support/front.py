@@ -47,6 +47,9 @@ class PlayedLinks:
     def welcome(self, effect: do.WelcomeNode) -> None:
         """Nodes here need no welcome."""
 
+    def assign(self, effect: do.AssignModels) -> None:
+        """These nodes keep what they have loaded."""
+
     def close(self, effect: do.CloseLink) -> None:
         """Nor a farewell."""
 
@@ -213,9 +216,12 @@ class Front:
 
 @contextlib.asynccontextmanager
 async def a_front(
-    patience: Patience | None = None, nodes: Sequence[str] = ("a", "b"), buffers: bool = False
+    patience: Patience | None = None,
+    nodes: Sequence[str] = ("a", "b"),
+    buffers: bool = False,
+    key: ApiKey = KEY,
 ) -> AsyncIterator[Front]:
-    """Nodes serve `m`; every key is good. `buffers`: structured output is held back unless a caller says otherwise."""
+    """Nodes serve `m`; every text is good for `key`. `buffers`: structured output is held back unless asked for."""
     metrics, links = Metrics(), PlayedLinks()
     driver = Driver(metrics)
     driver.connect(links)
@@ -223,7 +229,7 @@ async def a_front(
         link_node(driver.state, node, "m", now=driver.now(), endpoints=SERVED)
 
     async def authenticate(presented: str) -> ApiKey:
-        return KEY
+        return key
 
     http = CallersHttp(driver, links, driver.state, authenticate, str, metrics, patience, buffers=buffers)
     runner = web.AppRunner(http.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.2)

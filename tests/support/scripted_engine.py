@@ -1,7 +1,7 @@
 """An engine of a hundred lines for tests of supervision: it says, serves, forks and fails as its flags tell it.
 
     python scripted_engine.py --uds PATH --model NAME [--say LINE ...] [--exit STATUS] [--deaf] [--family]
-                              [--refuse PATH ...] [--fail STATUS] [--context-tokens N]
+                              [--refuse PATH ...] [--fail STATUS] [--context-tokens N] [--stopped STATUS]
 
 On the standard library alone, so that it starts in a blink.
 """
@@ -89,8 +89,9 @@ def main() -> int:
     parser.add_argument("--refuse", action="append", default=[])
     parser.add_argument("--fail", type=int)
     parser.add_argument("--context-tokens", type=int, default=4096)
+    parser.add_argument("--stopped", type=int, default=0)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(options.stopped))
     for line in options.say:
         print(line, flush=True)
     if "TMPDIR" in os.environ:

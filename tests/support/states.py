@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 from shrk_contract.terms import Endpoint, EngineReport, Fault, Host, Pin, Report, State, Status
 from shrk_coordinator.state import effects as do
@@ -14,6 +15,8 @@ CHAT = Endpoint.CHAT_COMPLETIONS
 #: Two kinds of engine: what one began, only one of its own kind goes on with by ids.
 PIN = Pin(engine="sim", model_revision="1")
 OTHER_PIN = Pin(engine="sim", model_revision="2")
+#: For placement, which draws only where nodes are many.
+DICE = random.Random(1)
 _links = itertools.count(1)
 _requests = itertools.count(1)
 

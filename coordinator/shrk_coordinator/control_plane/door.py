@@ -20,6 +20,9 @@ from shrk_coordinator.records import Node
 
 #: A revoked node is cut within 5 s: one look, and time for its last word.
 LOOK_SECONDS = 2.0
+#: Nodes that are looked up at once. After a restart all of them knock together: they wait here, some milliseconds each,
+#: and leave half of the database's connections to callers, and the event loop to everybody.
+LOOKUPS_MAX = 2
 
 log = structlog.get_logger("shrk.door")
 
@@ -29,25 +32,28 @@ class Door:
 
     def __init__(
         self,
-        find_node: Callable[[str], Awaitable[Node | None]],
-        revocation: Callable[[str, str], Awaitable[str | None]],
+        look_up: Callable[[str, str], Awaitable[tuple[Node | None, str | None]]],
         revoked_after: Callable[[int], Awaitable[tuple[int, list[str]]]],
         clock: Callable[[], int],
     ) -> None:
-        self._find_node = find_node
-        self._revocation = revocation
+        """`look_up`: the node of this id, and why the certificate of this serial is void, where it is."""
+        self._look_up = look_up
         self._revoked_after = revoked_after
         self._clock = clock
+        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
 
     async def admit(self, context: PeerContext) -> Admitted | Refusal:
         """The node behind a call, or why it may not come in."""
+        async with self._lookups:
+            return await self._admit(context)
+
+    async def _admit(self, context: PeerContext) -> Admitted | Refusal:
         now = self._clock()
         peer = peer_of(context, now)
         if not isinstance(peer, Peer):
             return peer
         try:
-            node = await self._find_node(peer.node_id)
-            reason = await self._revocation(peer.node_id, peer.serial)
+            node, reason = await self._look_up(peer.node_id, peer.serial)
         except DatabaseError as error:
             log.error("nobody can be let in: the database failed", why=str(error))
             return troubled()

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -145,7 +146,8 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
         )
         closing = self._closing[link.id] = asyncio.Event()
         self._links.add(link)
-        self._post(seen.NodeHello(self._now(), admitted.node_id, link.id, hello.incarnation, admitted.owner))
+        address = host_of(context.peer())
+        self._post(seen.NodeHello(self._now(), admitted.node_id, link.id, hello.incarnation, admitted.owner, address))
         reader = asyncio.create_task(self._read(context, link, first), name=f"link-read-{link.id}")
         writer = asyncio.create_task(link.outbox.run(), name=f"link-write-{link.id}")
         asked = asyncio.create_task(closing.wait(), name=f"link-close-{link.id}")
@@ -198,6 +200,12 @@ async def _read(context: Context) -> link_pb2.NodeBatch | None:
         log.warning("a message that cannot be read", why=repr(error))
         raise ContractBroken("a message that cannot be read") from error
     return None if batch is _END else batch
+
+
+def host_of(peer: str) -> str:
+    """The host in what gRPC calls a peer: `ipv4:192.0.2.1:5000`, `ipv6:%5B2001:db8::1%5D:5000`; empty for others."""
+    kind, _, address = peer.partition(":")
+    return unquote(address).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def _hello(batch: link_pb2.NodeBatch) -> link_pb2.Hello:

@@ -12,7 +12,7 @@ import orjson
 
 from shrk_contract.batching import Outbox, PeerNotReading
 from shrk_contract.convert import fault_from_wire, rejection_from_wire, report_from_wire
-from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS
+from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS, ModelOutcome
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CONTRACT_BROKEN,
@@ -145,6 +145,10 @@ class Link:
             case "report":
                 report = report_from_wire(_bounded_report(frame.report))
                 self._post(seen.NodeReported(now, self.node_id, self.id, report))
+            case "assign_result":
+                result = _bounded_result(frame.assign_result)
+                outcomes = tuple(ModelOutcome(o.model, o.obeyed, o.reason) for o in result.outcomes)
+                self._post(seen.NodeAssigned(now, self.node_id, self.id, result.revision, outcomes))
             case "drain":
                 self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
             case "hello":
@@ -220,6 +224,13 @@ class Links:
                     refusal = _broken("nothing was heard for too long")
             link.refuse(refusal)
 
+    def assign(self, effect: do.AssignModels) -> None:
+        """Tell a node which models to have loaded."""
+        if link := self._links.get(effect.link):
+            models = [link_pb2.AssignedModel(model=model) for model in effect.models]
+            assign = link_pb2.Assign(leader_term=effect.leader_term, revision=effect.revision, models=models)
+            link.send(CoordinatorFrame(assign=assign))
+
     def close_all(self) -> None:
         """The coordinator stops: tell every node to dial again soon."""
         for link in self.all():
@@ -256,6 +267,16 @@ class Links:
         """Let the node send this many bytes more."""
         if found := self._links.get(link):
             found.send(CoordinatorFrame(credit=link_pb2.Credit(stream=stream, bytes=size)))
+
+
+def _bounded_result(result: link_pb2.AssignResult) -> link_pb2.AssignResult:
+    """What a node did about an assignment, of a size that an honest one has. Raises ContractBroken."""
+    if len(result.outcomes) > REPORTED_MAX:
+        raise ContractBroken(f"{len(result.outcomes):,} outcomes of an assignment; {REPORTED_MAX} are the most")
+    for outcome in result.outcomes:
+        if len(outcome.model) > NODE_TEXT_MAX or len(outcome.reason) > NODE_TEXT_MAX:
+            raise ContractBroken("an outcome of an assignment with too many words")
+    return result
 
 
 def _bounded_report(report: report_pb2.Report) -> report_pb2.Report:

@@ -20,6 +20,7 @@ from shrk_coordinator.errors import (
     endpoint_not_served,
     model_not_found,
     no_node_available,
+    request_poisoned,
 )
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import FailureDetail
@@ -78,8 +79,10 @@ def from_refusal(effect: do.RefuseRequest) -> ApiError:
             return model_not_found(model, nearest)
         case do.WrongEndpoint(model, asked, served):
             return endpoint_not_served(model, asked, served)
-        case do.NoNode(model, counts):
-            return no_node_available(model, counts)
+        case do.NoNode(model, counts, retry_after):
+            return no_node_available(model, counts, retry_after)
+        case do.Poisoned(model, seconds):
+            return request_poisoned(model, seconds)
         case _:
             assert_never(effect.why)
 

@@ -6,6 +6,7 @@ Every answer, errors of the framework included, has the same body shape and the 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import time
@@ -19,7 +20,7 @@ import structlog
 from aiohttp import web
 
 from shrk_contract.terms import Endpoint
-from shrk_coordinator.data_plane import history, models
+from shrk_coordinator.data_plane import history, models, nodes
 from shrk_coordinator.data_plane.admission import (
     Authenticate,
     authenticated,
@@ -163,6 +164,8 @@ class CallersHttp:
             self._add(app, "POST", f"{prefix}/chat", self._relayed(DIALECTS[Endpoint.CHAT_COMPLETIONS]))
             self._add(app, "GET", f"{prefix}/models", self._models)
             self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
+            self._add(app, "GET", f"{prefix}/nodes", self._nodes)
+            self._add(app, "GET", f"{prefix}/nodes/{{id}}", self._node)
             self._add(app, "GET", f"{prefix}/requests/{{id}}", self._request)
             self._add(app, "GET", f"{prefix}/generations/{{id}}", self._request)
         self._add(app, "GET", "/", self._root)
@@ -291,6 +294,8 @@ class CallersHttp:
             streaming=call.streaming and not call.buffered,
             by_ids=call.by_ids,
             key_id=call.key_id,
+            digest=call.digest,
+            sibling=call.choice_index > 0,
         )
 
     async def _admit(self, turn: Turn, dialect: Dialect) -> tuple[Sequence[Call], int]:
@@ -318,6 +323,7 @@ class CallersHttp:
             by_ids=continuable.by_ids(body),
             buffered=streaming and self._buffered(turn.request, body),
             key_id=key.id,
+            digest=hashlib.blake2b(raw, digest_size=16).digest(),
         )
         several = streaming and not call.buffered and dialect.streams
         return (calls_of(call, body) if several else [call]), body.get("n") or 1
@@ -335,14 +341,26 @@ class CallersHttp:
 
     async def _models(self, turn: Turn) -> web.StreamResponse:
         await authenticated(turn.request, self._authenticate)
-        return _json(models.listing(self._roster, self._started_unix), turn)
+        return _json(models.listing(self._state, self._started_unix), turn)
 
     async def _model(self, turn: Turn) -> web.StreamResponse:
         await authenticated(turn.request, self._authenticate)
         model = turn.request.match_info["model"]
         if not self._roster.knows(model):
             raise model_not_found(model, self._roster.nearest(model))
-        return _json(models.entry(self._roster, model, self._started_unix), turn)
+        return _json(models.entry(self._state, model, self._started_unix), turn)
+
+    async def _nodes(self, turn: Turn) -> web.StreamResponse:
+        key = await authenticated(turn.request, self._authenticate)
+        return _json(nodes.listing(self._state, turn.request.query, key, self._moment(), self._node_name), turn)
+
+    async def _node(self, turn: Turn) -> web.StreamResponse:
+        key = await authenticated(turn.request, self._authenticate)
+        name = turn.request.match_info["id"]
+        return _json(nodes.one(self._state, name, key, self._moment(), self._node_name), turn)
+
+    def _moment(self) -> nodes.Moment:
+        return nodes.Moment(self._requests.now(), time.time())
 
     async def _request(self, turn: Turn) -> web.StreamResponse:
         key = await authenticated(turn.request, self._authenticate)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.census import effective_n, is_degraded
+from shrk_coordinator.state.coordinator import CoordinatorState
 
 
-def entry(roster: Roster, model: str, created: int) -> dict[str, Any]:
+def entry(state: CoordinatorState, model: str, created: int) -> dict[str, Any]:
     """One model: what it is called, and what stands behind it now. `created` in unix seconds."""
-    offers = [offer for _, offer in roster.offers(model)]
+    offers = [offer for _, offer in state.roster.offers(model)]
+    replicas = effective_n(state.roster, model)
+    wanted = state.assigning.redundancy(model)
     context = max((offer.engine.context_tokens for offer in offers), default=0)
     return {
         "id": model,
@@ -25,7 +28,11 @@ def entry(roster: Roster, model: str, created: int) -> dict[str, Any]:
         "max_tokens": context or None,
         "shrk": {
             "nodes": len(offers),
-            "effective_n": len({roster.nodes[offer.node_id].owner for offer in offers}),
+            # Owners, else networks, else hosts of which a node can be asked now: what is lost at once counts once.
+            "effective_n": replicas,
+            "redundancy": "degraded" if is_degraded(replicas) else "ok",
+            "redundancy_reason": wanted.reason if wanted and is_degraded(replicas) else "",
+            "waiting": len(state.attempts.waiting.of(model)),
             "slots": sum(offer.engine.slots for offer in offers),
             "in_flight": sum(offer.in_flight for offer in offers),
             "context": context,
@@ -34,9 +41,9 @@ def entry(roster: Roster, model: str, created: int) -> dict[str, Any]:
     }
 
 
-def listing(roster: Roster, created: int) -> dict[str, Any]:
+def listing(state: CoordinatorState, created: int) -> dict[str, Any]:
     """All models that nodes have offered, those without a node at the moment included."""
-    entries = [entry(roster, model, created) for model in roster.models()]
+    entries = [entry(state, model, created) for model in state.roster.models()]
     return {
         "object": "list",
         "data": entries,

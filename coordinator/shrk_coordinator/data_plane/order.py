@@ -34,6 +34,8 @@ class Call:
     #: Which of several answers this is.
     choice_index: int = 0
     key_id: str = ""
+    #: Of all that the caller sent.
+    digest: bytes = b""
 
     @property
     def tells_ids(self) -> bool:

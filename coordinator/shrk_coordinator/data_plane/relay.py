@@ -24,9 +24,9 @@ from shrk_coordinator.data_plane.held import HeldBytes
 from shrk_coordinator.data_plane.order import Call, Delivered, frames_of
 from shrk_coordinator.errors import ApiError, overloaded, stopping
 from shrk_coordinator.state import effects as do
-from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
 from shrk_coordinator.state.events import FailureDetail, StreamId
+from shrk_coordinator.state.request import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.stall import Paces
 from shrk_coordinator.streams import Announcements, AttemptSink, LinkPort
 
@@ -82,6 +82,8 @@ class Relay:
         self._end: link_pb2.ChoiceEnd | None = None
         self._prompt_tokens = 0
         self._attempt: do.StartAttempt | None = None
+        #: Asked besides it, until one of the two says something; with the ids of its prompt.
+        self._rival: tuple[do.StartAttempt, Delivered] | None = None
         #: The present attempt has shown nothing yet.
         self._first_due = True
         #: An event has begun whose last part is still to come.
@@ -105,6 +107,12 @@ class Relay:
 
     def begin(self, effect: do.StartAttempt) -> Sequence[link_pb2.CoordinatorFrame]:
         """An attempt starts, from the beginning or from where the cursor stands: the frames to send."""
+        left = self._deadline - self._tell.now()
+        if effect.rival:
+            self.cursor.admit(effect.stream)
+            self._rival = (effect, Delivered())
+            return frames_of(self.call, effect, self._rival[1], 0, 0, left)
+        self._rival = None
         if effect.resume is None:
             self._start_over()
             self.cursor.admit(effect.stream)
@@ -112,21 +120,17 @@ class Relay:
             self.cursor.hand_on(effect.stream)
         self._attempt = effect
         self._first_due = True
-        self._halfway = False
-        self._give_back_events(self._partial_bytes)
-        self._partial.clear()
-        self._partial_bytes = 0
+        self._drop_partial()
         # What others sent and the caller has not read yet is this node's credit only once it has left.
         unread = self._unread_bytes()
         self._credit, self._spent = max(0, CREDIT_BYTES - unread), min(0, CREDIT_BYTES - unread)
         self.node_id = effect.node_id
-        cursor, left = self.cursor, self._deadline - self._tell.now()
+        cursor = self.cursor
         return frames_of(self.call, effect, self._delivered, cursor.index, cursor.digest, left, self._credit)
 
-    def sink(self) -> AttemptSink:
-        """Where this request's pieces go."""
-        assert self._attempt is not None
-        return _Sink(self, self._attempt.stream)
+    def sink(self, stream: StreamId) -> AttemptSink:
+        """Where an attempt's pieces go."""
+        return _Sink(self, stream)
 
     def refused(self, effect: do.RefuseRequest) -> None:
         """No node takes it."""
@@ -159,11 +163,16 @@ class Relay:
 
     def prompt(self, stream: StreamId, prompt: link_pb2.Prompt) -> None:
         """A part of the prompt's ids. The first attempt's are kept: a later one might read the prompt otherwise."""
-        attempt = self._attempt
-        if attempt is None or stream != attempt.stream or attempt.resume is not None or self.cursor.current is not None:
-            return
         # Nobody asked for those of an answer that is never continued.
-        if self.ended or not self.call.tells_ids:
+        if self.ended or not self.call.tells_ids or self.cursor.current is not None:
+            return
+        if self._rival is not None and stream == self._rival[0].stream:
+            # They count once it has won: a prompt's ids are few beside all that is held.
+            if not self._rival[1].take_prompt(prompt):
+                self._broken(stream, "it told the prompt's ids out of order, or too many")
+            return
+        attempt = self._attempt
+        if attempt is None or stream != attempt.stream or attempt.resume is not None:
             return
         if not self._delivered.take_prompt(prompt):
             self._broken(stream, "it told the prompt's ids out of order, or too many")
@@ -191,7 +200,7 @@ class Relay:
 
     def piece(self, stream: StreamId, piece: link_pb2.Piece, size: int, part: bytes) -> None:
         """Judge one piece; pass it on where it is the next."""
-        if self.ended or self._attempt is None or stream != self._attempt.stream:
+        if self.ended or not self._speaks(stream):
             return
         if breach := self._breach(piece, size):
             # Before the cursor has moved: what it has passed counts as said, and the next node leaves it out.
@@ -211,6 +220,32 @@ class Relay:
             self._hold_part(stream, piece, part)
         else:
             self._take_whole(stream, piece, part)
+
+    def _speaks(self, stream: StreamId) -> bool:
+        """Whether this is the attempt whose answer it is; of two, the first that says something."""
+        attempt = self._attempt
+        if self._rival is not None and attempt is not None and stream in (attempt.stream, self._rival[0].stream):
+            if stream != attempt.stream:
+                self._swap(*self._rival)
+            self._rival = None
+            self._tell.race_won(stream)
+        return self._attempt is not None and stream == self._attempt.stream
+
+    def _swap(self, rival: do.StartAttempt, delivered: Delivered) -> None:
+        """The rival was faster: nothing of the other has reached the caller."""
+        self._start_over()
+        self.cursor.admit(rival.stream)
+        self._attempt, self._delivered, self.node_id = rival, delivered, rival.node_id
+        self._drop_partial()
+        self._credit, self._spent = CREDIT_BYTES, 0
+        if not self._hold_ids():
+            self._forget_ids(rival.stream)
+
+    def _drop_partial(self) -> None:
+        self._halfway = False
+        self._give_back_events(self._partial_bytes)
+        self._partial.clear()
+        self._partial_bytes = 0
 
     def _breach(self, piece: link_pb2.Piece, size: int) -> str:
         """What no honest agent sends in one piece, in words; empty where it is well."""
@@ -256,7 +291,7 @@ class Relay:
 
     def finish(self, stream: StreamId, finish: link_pb2.Finish) -> None:
         """The node says that the answer is whole."""
-        if self.ended or self._attempt is None or stream != self._attempt.stream:
+        if self.ended or not self._speaks(stream):
             return
         if finish.end_index != self.cursor.index or self._halfway:
             self._broken(stream, f"it ended at token {finish.end_index} and had sent {self.cursor.index}")

@@ -38,6 +38,18 @@ LinkEnd = Superseded | Silent
 
 
 @dataclass(frozen=True, slots=True)
+class AssignModels:
+    """Tell this node which models to have loaded, and no others."""
+
+    node_id: NodeId
+    link: LinkId
+    #: Of this coordinator's start, and within it of the node's assignment: nodes obey the highest of both.
+    leader_term: int
+    revision: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartAttempt:
     """Ask this node."""
 
@@ -50,6 +62,10 @@ class StartAttempt:
     resume: ResumeMethod | None = None
     #: Why there was need for another attempt: the code of what ended the last one.
     after: str = ""
+    #: Besides the one that is asked already: whichever speaks first is the answer.
+    rival: bool = False
+    #: If nothing has been said after so many seconds, a second node may be asked (`HedgeDue`); None: never.
+    hedge_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,16 @@ class NoNode:
 
     model: str
     counts: tuple[tuple[str, int], ...]
+    #: When it is worth another try.
+    retry_after_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Engines crashed of this very request; it is asked of none for so long."""
+
+    model: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +125,7 @@ class RefuseRequest:
     """End the request; no node is working on it."""
 
     request_id: RequestId
-    why: UnknownModel | WrongEndpoint | NoNode
+    why: UnknownModel | WrongEndpoint | NoNode | Poisoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +147,7 @@ class CompleteRequest:
 Effect = (
     WelcomeNode
     | CloseLink
+    | AssignModels
     | StartAttempt
     | CancelAttempt
     | ReleaseStream

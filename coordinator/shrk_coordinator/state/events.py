@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shrk_contract.terms import Endpoint, Fault, Rejection, Report
+from shrk_contract.terms import Endpoint, Fault, ModelOutcome, Rejection, Report
 
 RequestId = bytes
 NodeId = str
@@ -36,6 +36,8 @@ class NodeHello:
     link: LinkId
     incarnation: int
     owner: str
+    #: The host that it dialled from; empty: not known.
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,17 @@ class NodeReported:
     node_id: NodeId
     link: LinkId
     report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAssigned:
+    """A node answered an assignment; what it did about each model."""
+
+    now: float
+    node_id: NodeId
+    link: LinkId
+    revision: int
+    outcomes: tuple[ModelOutcome, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,18 @@ class RequestArrived:
     by_ids: bool = False
     #: The key it came with; only that key is told of it afterwards.
     key_id: str = ""
+    #: Of what the caller sent; empty: not told.
+    digest: bytes = b""
+    #: One of several answers to what was asked at once, and not the first of them: it comes along where that did.
+    sibling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeDue:
+    """A first attempt has taken as long as nearly all others do: a second node may be asked."""
+
+    now: float
+    stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +144,14 @@ class FirstPieceDelivered:
     stream: StreamId
     #: Of its first token, counted from the start of the answer: in a continued one, where the seam is.
     index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RaceWon:
+    """Of two attempts this one has sent something first, be it half an event: the other is not listened to any more."""
+
+    now: float
+    stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +223,23 @@ class Tick:
     now: float
 
 
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """It is time to look at which node should load which model."""
+
+    now: float
+
+
 Event = (
     NodeHello
     | NodeReported
+    | NodeAssigned
     | NodeHeard
     | NodeDraining
     | LinkClosed
     | RequestArrived
+    | HedgeDue
+    | RaceWon
     | AttemptAccepted
     | AttemptRejected
     | FirstPieceDelivered
@@ -208,4 +251,5 @@ Event = (
     | AttemptBroken
     | CallerLeft
     | Tick
+    | Reconcile
 )

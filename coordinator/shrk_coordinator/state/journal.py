@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     #: Moved to another node before this one was lost: it drains, is silent or has stalled.
     HANDED_OVER = "handed_over"
+    #: Another node, asked at the same time, spoke first.
+    OUTRUN = "outrun"
     #: The caller left.
     CANCELLED = "cancelled"
     #: No node could be asked.
@@ -93,16 +95,16 @@ class Journal:
         """A node is asked."""
         self._entries[request_id].attempts.append(AttemptEntry(number, node, now, how))
 
-    def first_piece(self, now: float, request_id: RequestId, index: int) -> None:
-        """The present attempt's first piece goes out."""
-        attempt = self._entries[request_id].attempts[-1]
+    def first_piece(self, now: float, request_id: RequestId, number: int, index: int) -> None:
+        """An attempt's first piece goes out."""
+        attempt = self._entries[request_id].attempts[number - 1]
         attempt.first_piece_at, attempt.first_index = now, index
 
     def attempt_ended(
-        self, now: float, request_id: RequestId, outcome: Outcome, code: str = "", reason: str = ""
+        self, now: float, request_id: RequestId, number: int, outcome: Outcome, code: str = "", reason: str = ""
     ) -> None:
-        """The present attempt is over."""
-        attempt = self._entries[request_id].attempts[-1]
+        """An attempt is over."""
+        attempt = self._entries[request_id].attempts[number - 1]
         attempt.ended_at, attempt.outcome = now, outcome
         attempt.code, attempt.reason = _shown(code, CODE_LENGTH_MAX), _shown(reason, REASON_LENGTH_MAX)
 

@@ -1,25 +1,46 @@
-"""Placement: which node to ask. Feasible, then rank, then choose."""
+"""Placement: which node to ask. Feasible, then rank, then choose.
+
+All nodes of a model are looked at while they are few; of many, some that are drawn: the best of those is nearly the
+best of all, costs the same however many there are, and two coordinators do not flock to the same one.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from shrk_contract.terms import Endpoint, Pin
+from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.state.roster import EngineLife, Node, Offer, Roster
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.roster import Node, Roster
+from shrk_coordinator.state.served import Offer
+from shrk_coordinator.state.speed import Speed
+
+#: So many offers are looked at for one attempt.
+CHOICES = 16
+
+
+#: A node whose window closes sooner gets nothing new: most answers would have to be moved.
+CLOSING_SECONDS = 30.0
+#: Nor does one that is closer to its cap than this, in degrees Celsius.
+HEAT_MARGIN = 2.0
 
 
 class Reason(StrEnum):
     """Why a node that has the model is not asked."""
 
     DRAINING = "draining"
+    CLOSING = "window_closes"
+    HOT = "too_hot"
     ENDPOINT = "endpoint_not_served"
     TRIED = "already_tried"
     PIN = "another_pin"
+    EJECTED = "failed_lately"
     UNWELL = "stalled_or_silent"
+    FULL = "busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +49,22 @@ class Wish:
 
     model: str
     endpoint: Endpoint
+    #: Monotonic seconds: breakers close with time.
+    now: float = 0.0
     #: Engines that this request does not ask again.
     tried: Collection[EngineLife] = ()
+    #: Nodes that it does not ask, whatever their engine.
+    spared: Collection[NodeId] = ()
     #: What the engine must be, where it is to go on exactly; None: whatever serves the model.
     pin: Pin | None = None
     #: Only engines that have not just stalled, on nodes that are heard.
     well: bool = False
+    #: Also engines that keep failing.
+    ejected: bool = False
+    #: May wait in the engine's own queue: its caller is being served already.
+    queues: bool = False
+    #: May be the probe of an engine that failed: nothing is lost but a moment.
+    probes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +93,82 @@ def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
     """The reason this node is not asked, or None where it may be. Kept for the operator (`shrk why`)."""
     if node.draining:
         return Reason.DRAINING
+    if node.closes_at is not None and node.closes_at - wish.now < CLOSING_SECONDS:
+        return Reason.CLOSING
+    if node.margin is not None and node.margin < HEAT_MARGIN:
+        return Reason.HOT
     if wish.endpoint not in offer.engine.endpoints:
         return Reason.ENDPOINT
-    if offer.life in wish.tried:
+    if offer.life in wish.tried or offer.node_id in wish.spared:
         return Reason.TRIED
     if wish.pin is not None and offer.engine.pin != wish.pin:
         return Reason.PIN
-    if wish.well and (offer.stalled_at is not None or node.quiet):
-        return Reason.UNWELL
+    if reason := _trouble(node, offer, wish):
+        return reason
+    if not offer.has_room(queues=wish.queues):
+        return Reason.FULL
     return None
 
 
-def rank(node: Node, offer: Offer) -> tuple[bool, float, int, NodeId]:
-    """Least loaded first; among equals the one that was asked least, so that idle nodes take turns.
+def _trouble(node: Node, offer: Offer, wish: Wish) -> Reason | None:
+    breaker = offer.standing.breaker
+    if not breaker.allows(wish.now):
+        if not breaker.stalled and not wish.ejected:
+            return Reason.EJECTED
+        if breaker.stalled and wish.well:
+            return Reason.UNWELL
+    return Reason.UNWELL if wish.well and node.quiet else None
 
-    One that has just stalled, or is not heard, comes last: what it lost has left it the least loaded of all.
+
+Rank = tuple[int, float, int, NodeId]
+
+
+def rank(node: Node, offer: Offer, wish: Wish, typical: Speed) -> Rank:
+    """The soonest answer first; among equals the node that was asked least, so that idle nodes take turns.
+
+    One that failed is probed as soon as it may be, or it would never be found well again; until then it comes last, as
+    does one that is not heard: what it lost has left it the least loaded of all.
     """
-    return offer.stalled_at is not None or node.quiet, offer.load, offer.placed, offer.node_id
+    breaker, speed = offer.standing.breaker, offer.standing.speed
+    if node.quiet:
+        turn = 2
+    elif breaker.closed:
+        turn = 1
+    else:
+        turn = 0 if wish.probes and breaker.allows(wish.now) else 2
+    share = (offer.live + 1) / offer.slots
+    return turn, speed.expected(wish.now, typical) * (1.0 + share), offer.placed, offer.node_id
 
 
-def place(roster: Roster, wish: Wish) -> Placed | NotThatKind | Nowhere:
-    """Choose a node for one attempt."""
-    model, endpoint = wish.model, wish.endpoint
+def place(roster: Roster, wish: Wish, dice: Dice) -> Placed | None:
+    """Choose a node for one attempt; None where none is feasible, or hardly any: where nodes are many, not all of them
+    are looked at."""
+    best = _best(roster, wish, roster.some_offers(wish.model, CHOICES, dice))
+    if best is None and roster.count(wish.model) > CHOICES:
+        best = _best(roster, wish, roster.next_offers(wish.model))
+    return best
+
+
+def _best(roster: Roster, wish: Wish, offers: Iterable[tuple[Node, Offer]]) -> Placed | None:
     best: Placed | None = None
-    lowest: tuple[bool, float, int, NodeId] | None = None
-    for node, offer in roster.offers(model):
+    lowest: Rank | None = None
+    served = roster.served(wish.model)
+    for node, offer in offers:
         if why_not(node, offer, wish) is None:
-            ranked = rank(node, offer)
+            assert served is not None, "there are offers"
+            ranked = rank(node, offer, wish, served.typical)
             if lowest is None or ranked < lowest:
                 best, lowest = Placed(node, offer), ranked
-    if best is not None:
-        return best
-    # Only now, when there is nobody to ask, is it worth looking at every node for the reason.
-    served = {served for _, offer in roster.offers(model) for served in offer.engine.endpoints}
-    if served and endpoint not in served:
-        return NotThatKind(tuple(sorted(served)))
-    reasons = Counter[str](reason for node, offer in roster.offers(model) if (reason := why_not(node, offer, wish)))
-    return Nowhere(tuple(sorted((reasons + roster.not_serving(model)).items())))
+    return best
+
+
+def why_nowhere(roster: Roster, wish: Wish) -> NotThatKind | Nowhere:
+    """Why no node is feasible: counts every one, or where they are many, some."""
+    found = ((why_not(node, offer, wish)) for node, offer in roster.next_offers(wish.model))
+    reasons = Counter[str](reason for reason in found if reason)
+    if reasons and reasons.keys() <= {Reason.DRAINING, Reason.ENDPOINT}:
+        # Nothing is told for good that is not true of every one.
+        served = {served for _, offer in roster.offers(wish.model) for served in offer.engine.endpoints}
+        if wish.endpoint not in served:
+            return NotThatKind(tuple(sorted(served)))
+    return Nowhere(tuple(sorted((reasons + roster.not_serving(wish.model)).items())))

@@ -12,57 +12,29 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from shrk_contract.terms import SERVING, SILENCE_SECONDS_MAX, EngineReport, Report, State
+from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.served import Offer, Served, Standing
 
 #: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
 #: The bound keeps a node that invents names from filling memory.
 MODELS_MAX = 10_000
-#: An engine in which a stream stalled comes last for this long, unless it shows before that it moves: if it hung, its
-#: own agent has noticed within 13 seconds and ended it.
-STALLED_SECONDS = 15.0
+#: Models of one node whose past is remembered, besides those that it offers now.
+STANDINGS_MAX = 64
 #: A link that was lost is dialled anew within a second or two; after this nobody waits for it.
 BACK_SECONDS_MAX = 10.0
 #: States of an engine that will serve before long, unless something is wrong with it.
 _COMING = frozenset({State.STARTING, State.LOADING})
+#: So many nodes of a model are looked at where nobody is found among a few that were drawn: if these cannot be asked
+#: either, hardly one in thirty can.
+LOOKED_MAX = 128
 #: A caller's typing error may not cost more than a few milliseconds of everybody's time.
 NAMES_COMPARED_MAX = 200
 NAMES_LENGTH_MAX = 100
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLife:
-    """One engine from one start to its end, on one link: what failed a request here may serve it after a restart."""
-
-    link: LinkId
-    engine: str
-    life: int
-
-
-@dataclass(slots=True)
-class Offer:
-    """One engine of one node, as placement sees it."""
-
-    node_id: NodeId
-    link: LinkId
-    engine: EngineReport
-    #: Attempts of this coordinator under way there.
-    in_flight: int = 0
-    #: Attempts ever placed there; breaks ties so that idle nodes take turns.
-    placed: int = 0
-    #: When a stream stalled here, of which nothing has come since: asked only where nobody else is.
-    stalled_at: float | None = None
-
-    @property
-    def life(self) -> EngineLife:
-        """Which start of which engine this is."""
-        return EngineLife(self.link, self.engine.id, self.engine.life)
-
-    @property
-    def load(self) -> float:
-        """In-flight attempts per slot."""
-        return self.in_flight / max(1, self.engine.slots)
 
 
 @dataclass(slots=True)
@@ -81,13 +53,47 @@ class Node:
     hand_over_at: float = 0.0
     report: Report | None = None
     offers: dict[str, Offer] = field(default_factory=dict)
+    #: What is known of each model it has offered, whatever became of its links and engines.
+    standings: dict[str, Standing] = field(default_factory=dict)
+    #: When its owner wants it back, in monotonic seconds, and how many degrees it is below its cap; None: not known.
+    closes_at: float | None = None
+    margin: float | None = None
+    #: The newest assignment that it has answered on this link, and what it would not do, by model.
+    assigned_revision: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
     #: When its link was lost, and what it offered then.
     lost_at: float = 0.0
     lost_models: frozenset[str] = frozenset()
+    #: What people are shown, also while it is away: why its link was lost, since when the present one lives and from
+    #: which host it came, and what its last report called it.
+    lost_why: str = ""
+    linked_at: float = 0.0
+    address: str = ""
+    name: str = ""
+    agent_version: str = ""
+    #: Since when it is in the state that it is in; taking work is one state, however busy.
+    since: float = 0.0
+    _noted: State | None = None
 
     def heard(self, now: float) -> None:
         """Something came from it."""
         self.heard_at, self.quiet = now, False
+        self.note(now)
+
+    def note(self, now: float) -> None:
+        """Its state may have changed: remember since when."""
+        state = State.ONLINE if self.state in SERVING else self.state
+        if state is not self._noted:
+            self._noted, self.since = state, now
+
+    def standing(self, model: str) -> Standing:
+        """What is known of this model here."""
+        known = self.standings.get(model)
+        if known is None:
+            if len(self.standings) >= STANDINGS_MAX + len(self.offers):
+                self.standings = {name: one for name, one in self.standings.items() if name in self.offers}
+            known = self.standings[model] = Standing()
+        return known
 
     @property
     def state(self) -> State:
@@ -104,16 +110,21 @@ class Roster:
 
     def __init__(self) -> None:
         self.nodes: dict[NodeId, Node] = {}
-        self._offers: dict[str, dict[NodeId, Offer]] = {}
+        self._models: dict[str, Served] = {}
 
-    def link(self, now: float, node_id: NodeId, link: LinkId, incarnation: int, owner: str) -> Node:
-        """A node is linked, whether new or back."""
+    def link(self, now: float, node_id: NodeId, link: LinkId, incarnation: int, owner: str, address: str = "") -> Node:
+        """A node is linked, whether new or back. `address`: the host that it came from, where that is known."""
         node = self.nodes.get(node_id)
         if node is None:
             node = self.nodes[node_id] = Node(node_id, owner, incarnation, link, now)
         node.owner, node.incarnation, node.link = owner, incarnation, link
-        node.heard(now)
+        node.linked_at, node.address = now, address
+        node.assigned_revision, node.refused, node.closes_at, node.margin = 0, {}, None, None
         node.draining = False
+        node.heard(now)
+        for model in node.standings:
+            if served := self._models.get(model):
+                served.left_by(node_id)
         return node
 
     def report(self, now: float, node: Node, report: Report) -> None:
@@ -122,21 +133,31 @@ class Roster:
         if node.report and report.sequence and report.sequence < node.report.sequence:
             return
         node.report = report
+        closes_in = report.terms.closes_in_seconds
+        node.closes_at = None if closes_in is None else now + closes_in
+        node.margin = _margin(report)
+        node.name, node.agent_version = report.host.name[:NAMES_LENGTH_MAX], report.agent_version[:NAMES_LENGTH_MAX]
+        node.note(now)
         offered: dict[str, EngineReport] = {}
         for engine in report.engines:
             self._remember(engine.model)
             if engine.status.state in SERVING:
                 offered[engine.model] = engine
+            elif (served := self._models.get(engine.model)) and (
+                engine.status.state in _COMING or node.node_id not in served.away
+            ):
+                served.left_by(node.node_id)
         for model in node.offers.keys() - offered.keys():
             self._withdraw(node, model)
         for model, engine in offered.items():
             self._offer(now, node, model, engine)
 
-    def unlink(self, now: float, node: Node) -> None:
+    def unlink(self, now: float, node: Node, why: str = "") -> None:
         """The node's link is gone; it offers nothing until it is back."""
         node.link = None
-        node.lost_at, node.lost_models = now, frozenset(node.offers)
+        node.lost_at, node.lost_models, node.lost_why = now, frozenset(node.offers), why
         node.report = None
+        node.note(now)
         for model in list(node.offers):
             self._withdraw(node, model)
 
@@ -144,52 +165,98 @@ class Roster:
         known = node.offers.get(model)
         # An engine's next life has none of the attempts of the last.
         if known is not None and (known.engine.id, known.engine.life) == (engine.id, engine.life):
-            if known.stalled_at is not None and now - known.stalled_at > STALLED_SECONDS:
-                known.stalled_at = None
-            known.engine = engine
+            self._models[model].reported(known, engine)
             return
-        if model not in self._offers:
+        if model not in self._models:
             return  # beyond MODELS_MAX
         assert node.link is not None, "only linked nodes report"
-        self._offers[model][node.node_id] = node.offers[model] = Offer(node.node_id, node.link, engine)
+        standing = node.standing(model)
+        standing.new_life(now)
+        offer = node.offers[model] = Offer(node.node_id, node.link, engine, standing)
+        offer.reported(engine)
+        self._models[model].add(offer)
 
     def _remember(self, model: str) -> None:
-        if model in self._offers:
+        if model in self._models:
             return
-        if len(self._offers) >= MODELS_MAX:
+        if len(self._models) >= MODELS_MAX:
             # Names that nobody serves make room: a node that invented ten thousand must not shut others out.
-            self._offers = {name: offers for name, offers in self._offers.items() if offers}
-        if len(self._offers) < MODELS_MAX:
-            self._offers[model] = {}
+            self._models = {name: served for name, served in self._models.items() if served.offers}
+        if len(self._models) < MODELS_MAX:
+            self._models[model] = Served()
 
     def _withdraw(self, node: Node, model: str) -> None:
         del node.offers[model]
-        del self._offers[model][node.node_id]
+        self._models[model].remove(node.node_id)
 
     def models(self) -> list[str]:
         """Every model a node has named since the coordinator started, by name."""
-        return sorted(self._offers)
+        return sorted(self._models)
 
     def knows(self, model: str) -> bool:
         """Whether any node has named it since the coordinator started."""
-        return model in self._offers
+        return model in self._models
+
+    def asked(self, now: float, model: str) -> None:
+        """A caller wants it."""
+        if served := self._models.get(model):
+            served.asked_at = now
+
+    def served(self, model: str) -> Served | None:
+        """What is known of a model; None where nobody has named it."""
+        return self._models.get(model)
 
     def nearest(self, model: str) -> tuple[str, ...]:
         """Up to three known names like this one, those that are served first."""
-        by_service = sorted(self._offers, key=lambda name: (not self._offers[name], name))
-        return tuple(
-            difflib.get_close_matches(model[:NAMES_LENGTH_MAX], by_service[:NAMES_COMPARED_MAX], n=3, cutoff=0.4)
-        )
+        served = (name for name, known in self._models.items() if known.offers)
+        others = (name for name, known in self._models.items() if not known.offers)
+        compared = list(islice(chain(served, others), NAMES_COMPARED_MAX))
+        return tuple(difflib.get_close_matches(model[:NAMES_LENGTH_MAX], compared, n=3, cutoff=0.4))
 
     def offers(self, model: str) -> Iterator[tuple[Node, Offer]]:
         """The nodes that offer this model now."""
-        for node_id, offer in self._offers.get(model, {}).items():
+        served = self._models.get(model)
+        for node_id, offer in served.offers.items() if served else ():
             yield self.nodes[node_id], offer
+
+    def offer_of(self, node_id: NodeId, model: str, life: EngineLife) -> Offer | None:
+        """What this life of an engine offers now; not what its next life does."""
+        node = self.nodes.get(node_id)
+        offer = node.offers.get(model) if node else None
+        return offer if offer is not None and offer.life == life else None
+
+    def seconds_to_probe(self, now: float, model: str) -> float:
+        """Until the first of the engines that failed may be tried again; 0 where one may now."""
+        breakers = [offer.standing.breaker for _, offer in self.next_offers(model)]
+        return max(0.0, min((b.open_until - now for b in breakers if not b.closed), default=0.0))
+
+    def count(self, model: str) -> int:
+        """How many nodes offer it."""
+        served = self._models.get(model)
+        return len(served.offers) if served else 0
+
+    def some_offers(self, model: str, count: int, dice: Dice) -> Iterator[tuple[Node, Offer]]:
+        """All of them, where there are no more than `count`; else so many, drawn."""
+        served = self._models.get(model)
+        for offer in served.some(count, dice) if served else ():
+            yield self.nodes[offer.node_id], offer
+
+    def next_offers(self, model: str) -> Iterator[tuple[Node, Offer]]:
+        """All of them, where there are no more than LOOKED_MAX; else the next so many, going round."""
+        served = self._models.get(model)
+        for offer in served.next(LOOKED_MAX) if served else ():
+            yield self.nodes[offer.node_id], offer
+
+    def _away(self, model: str) -> Iterator[Node]:
+        """Nodes that have named it and do not offer it now; of many the newest."""
+        served = self._models.get(model)
+        for node_id in islice(reversed(served.away), LOOKED_MAX) if served else ():
+            yield self.nodes[node_id]
 
     def not_serving(self, model: str) -> Counter[str]:
         """How many linked nodes have the model and do not serve it now, by the state of their engine."""
         states: Counter[str] = Counter()
-        for node in self.nodes.values():
+        for node in self._away(model):
             for engine in node.report.engines if node.report else ():
                 if engine.model == model and model not in node.offers:
                     states[engine.status.state] += 1
@@ -197,7 +264,7 @@ class Roster:
 
     def due_back(self, now: float, model: str) -> bool:
         """Whether some node that does not offer the model now may well do so in a moment."""
-        return any(_is_due_back(now, node, model) for node in self.nodes.values())
+        return any(_is_due_back(now, node, model) for node in self._away(model))
 
     def silent(self, now: float) -> list[Node]:
         """Linked nodes that have said nothing for too long."""
@@ -207,8 +274,12 @@ class Roster:
         """Unlink them, all before anything of one is asked of another; the links they had."""
         gone = [(node, node.link) for node in self.silent(now) if node.link is not None]
         for node, _ in gone:
-            self.unlink(now, node)
+            self.unlink(now, node, "nothing was heard from it")
         return [link for _, link in gone]
+
+    def closing(self, at: float) -> list[Node]:
+        """Linked nodes whose owners want them back by then."""
+        return [n for n in self.nodes.values() if n.link is not None and n.closes_at is not None and n.closes_at <= at]
 
     def draining(self) -> list[Node]:
         """Linked nodes that take nothing new."""
@@ -216,7 +287,18 @@ class Roster:
 
 
 def _is_due_back(now: float, node: Node, model: str) -> bool:
+    if model not in node.standings:
+        return False  # It never offered it, so that nobody knows how long it will take.
     if node.link is None:
         return model in node.lost_models and now - node.lost_at < BACK_SECONDS_MAX
-    engines = node.report.engines if node.report else ()
+    if node.report is None:
+        return True
+    engines = node.report.engines
     return any(engine.model == model and engine.status.state in _COMING for engine in engines)
+
+
+def _margin(report: Report) -> float | None:
+    """How many degrees its hottest device is below what the owner allows; None where either is not told."""
+    allowed = report.terms.temperature_celsius_max
+    told = [d.temperature_celsius for d in report.devices if d.temperature_celsius is not None]
+    return allowed - max(told) if allowed and told else None

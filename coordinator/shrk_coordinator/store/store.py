@@ -200,8 +200,16 @@ class Store:
     async def node(self, node_id: str) -> Node | None:
         """The node of this id."""
         async with self._reading() as connection:
-            row = (await connection.execute(_select_nodes().where(nodes.c.id == node_id))).one_or_none()
-            return None if row is None else _to_node(row)
+            return await self._node(connection, node_id)
+
+    async def _node(self, connection: AsyncConnection, node_id: str) -> Node | None:
+        row = (await connection.execute(_select_nodes().where(nodes.c.id == node_id))).one_or_none()
+        return None if row is None else _to_node(row)
+
+    async def admission(self, node_id: str, serial: str) -> tuple[Node | None, str | None]:
+        """All that decides about a link: the node, and why this certificate of it is void (None: it is not)."""
+        async with self._reading() as connection:
+            return await self._node(connection, node_id), await self._revocation(connection, node_id, serial)
 
     async def nodes(self) -> list[Node]:
         """All nodes, the oldest first."""
@@ -224,6 +232,10 @@ class Store:
 
     async def revocation(self, node_id: str, serial: str) -> str | None:
         """Why this certificate of this node is void; None: it is not."""
+        async with self._reading() as connection:
+            return await self._revocation(connection, node_id, serial)
+
+    async def _revocation(self, connection: AsyncConnection, node_id: str, serial: str) -> str | None:
         query = (
             select(revocations.c.reason)
             .where(
@@ -235,8 +247,7 @@ class Store:
             .order_by(revocations.c.kind)
             .limit(1)
         )
-        async with self._reading() as connection:
-            return (await connection.execute(query)).scalar_one_or_none()
+        return (await connection.execute(query)).scalar_one_or_none()
 
     async def revoked_after(self, last: int) -> tuple[int, list[str]]:
         """Where the list of revocations has been read to, and the nodes and certificate serials that follow `last`.

@@ -37,6 +37,8 @@ class EngineSpec:
     slots: int = 16
     #: Tokens of prompt and answer together; None leaves it to the model.
     context_tokens: int | None = None
+    #: What it takes of the node's memory for models; 0: not counted.
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ class EngineProcess(Protocol):
 
     def pids(self) -> tuple[int, ...]:
         """The engine's own process first, then all its descendants; empty when it is gone."""
+        ...
+
+    async def crash(self) -> str:
+        """Wait for the end of its own process; how it crashed in a word or two, empty where it did not."""
         ...
 
     async def stop(self, grace_seconds: float) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from shrk_node_agent.engine.caller_events import Batch, CallerEvents, Wishes, na
 from shrk_node_agent.engine.continuation.asking import CannotResume
 from shrk_node_agent.engine.continuation.by_ids import Continuation
 from shrk_node_agent.engine.continuation.replay import Diverged, Seam
+from shrk_node_agent.engine.crash import ENGINE_CRASHED, ENGINE_LOST
 from shrk_node_agent.engine.delivery import Delivery, judged
 from shrk_node_agent.engine.events import EngineEvents, EngineSentNonsense, reading
 from shrk_node_agent.engine.refusals import from_response
@@ -42,12 +45,18 @@ ERROR_BYTES_MAX = 256 * 1024
 _GENERATES = frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS})
 
 
+#: What a failure comes to for whoever knows more of the engine than its connections show.
+Explain = Callable[[Failed], Awaitable[Failed]]
+
+
 class EngineClient:
     """Speaks HTTP to one engine; one per engine process."""
 
     def __init__(self, socket: Path, idle_seconds_max: float = IDLE_SECONDS_MAX, runner: str = "") -> None:
         """`runner` as in the engine's pin: how it draws noise."""
         self._runner = runner
+        #: By its own word.
+        self._core_gone = False
         self._session = aiohttp.ClientSession(
             # No limit on connections: the agent bounds attempts itself, and says `busy` beyond.
             connector=aiohttp.UnixConnector(str(socket), limit=0, keepalive_timeout=idle_seconds_max),
@@ -59,30 +68,46 @@ class EngineClient:
         """Close every connection; the engine aborts what still runs on them."""
         await self._session.close()
 
-    async def answer(self, order: Order, sink: AttemptSink) -> None:
-        """Carry out one order. Cancelling this aborts the generation in the engine."""
+    async def answer(self, order: Order, sink: AttemptSink, explain: Explain | None = None) -> None:
+        """Carry out one order. Cancelling this aborts the generation in the engine.
+
+        `explain` is asked before a failure is told, unless it is none that this attempt can have caused.
+        """
+        core_was_gone = self._core_gone
+        try:
+            outcome = await self._outcome(order, sink)
+        except aiohttp.ClientConnectorError as error:
+            return sink.fail(_broke_off(error))  # The engine has not even heard of it.
+        if isinstance(outcome, Finished):
+            return sink.finish(outcome)
+        if outcome.code == ENGINE_CRASHED and core_was_gone:
+            # vLLM's front end serves on for seconds: what comes after its core's end did not cause it.
+            outcome = replace(outcome, code=ENGINE_LOST)
+        elif explain is not None:
+            outcome = await explain(outcome)
+        self._core_gone = self._core_gone or outcome.code == ENGINE_CRASHED
+        sink.fail(outcome)
+
+    async def _outcome(self, order: Order, sink: AttemptSink) -> Finished | Failed:
+        """What comes of one order. Raises aiohttp.ClientConnectorError."""
         deadline = asyncio.timeout(order.deadline_seconds)
         try:
             async with deadline:
-                outcome = await self._exchange(order, sink)
+                return await self._exchange(order, sink)
+        except aiohttp.ClientConnectorError:
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if deadline.expired():
-                outcome = Failed(Fault.COORDINATOR, "the time of the whole request is over", code="deadline")
-            else:
-                why = str(error) or type(error).__name__
-                outcome = Failed(Fault.ENGINE, f"the engine broke off: {why}", code="engine_lost")
+                return Failed(Fault.COORDINATOR, "the time of the whole request is over", code="deadline")
+            return _broke_off(error)
         except CreditWithheld as error:
-            outcome = Failed(Fault.COORDINATOR, f"the coordinator gave {error}", code="credit_withheld")
+            return Failed(Fault.COORDINATOR, f"the coordinator gave {error}", code="credit_withheld")
         except EngineSentNonsense as error:
-            outcome = Failed(Fault.ENGINE, f"the engine sent {error}", code="engine_nonsense")
+            return Failed(Fault.ENGINE, f"the engine sent {error}", code="engine_nonsense")
         except CannotResume as error:
-            outcome = Failed(Fault.ENGINE, f"this answer cannot be continued here: {error}", code=CANNOT_RESUME)
+            return Failed(Fault.ENGINE, f"this answer cannot be continued here: {error}", code=CANNOT_RESUME)
         except Diverged as error:
-            outcome = Failed(Fault.NODE, f"the replay diverged: {error}", code=DIVERGED)
-        if isinstance(outcome, Finished):
-            sink.finish(outcome)
-        else:
-            sink.fail(outcome)
+            return Failed(Fault.NODE, f"the replay diverged: {error}", code=DIVERGED)
 
     async def _exchange(self, order: Order, sink: AttemptSink) -> Finished | Failed:
         body: dict[str, Any] = orjson.loads(order.body)
@@ -122,7 +147,7 @@ class EngineClient:
                     return engine.failed
                 if engine.done:
                     return await delivery.end(Finished(caller.ends, engine.usage))
-        return Failed(Fault.ENGINE, "the engine's stream ended in the middle", code="engine_lost")
+        return Failed(Fault.ENGINE, "the engine's stream ended in the middle", code=ENGINE_LOST)
 
     async def _whole(self, order: Order, body: dict[str, Any], sink: AttemptSink) -> Finished | Failed:
         async with self._post(order, body) as response:
@@ -142,6 +167,10 @@ class EngineClient:
         return self._session.post(
             f"http://engine{order.endpoint}", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
         )
+
+
+def _broke_off(error: Exception) -> Failed:
+    return Failed(Fault.ENGINE, f"the engine broke off: {str(error) or type(error).__name__}", code=ENGINE_LOST)
 
 
 def _as_stream(order: Order, body: dict[str, Any]) -> dict[str, Any]:

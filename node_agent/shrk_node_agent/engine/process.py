@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import structlog
 
+from shrk_node_agent.engine.crash import crash_of, signal_name
 from shrk_node_agent.engine.engine import (
     EngineEvent,
     EngineExited,
@@ -122,6 +123,9 @@ class SupervisedEngine:
         self._gave_up: _GaveUp | None = None
         self._stop_asked: float | None = None
         self._ready = False
+        self._crash = ""
+        #: Its own process has ended; what it started may still be there.
+        self._exit = asyncio.Event()
         self._progress = Progress("starting", None)
         self._heard_at = 0.0
         self._told_at = 0.0
@@ -138,6 +142,10 @@ class SupervisedEngine:
         """Start living; on the running loop."""
         self._began_at = self._heard_at = asyncio.get_running_loop().time()
         self._life = asyncio.create_task(self._live(), name=f"engine {self._spec.id}")
+
+    async def crash(self) -> str:
+        await self._exit.wait()
+        return self._crash
 
     async def stop(self, grace_seconds: float) -> None:
         asked = self._stop_asked
@@ -162,6 +170,7 @@ class SupervisedEngine:
             if self._session is not None:
                 await self._session.abandon()
             exited = EngineExited(None, self._output.tail, False, OWN_ERROR)
+        self._exit.set()
         self._on_event(exited)
 
     async def _until_gone(self) -> EngineExited:
@@ -236,7 +245,7 @@ class SupervisedEngine:
             # Without a record nothing could be swept after a crash: rather no engine at all.
             self._give_up(f"The engine's start could not be recorded: {error}", incompatible=False)
             session.kill_warden()
-        end = await session.ended()
+        end = await session.ended(self._process_ended)
         rising.cancel()
         problems = await asyncio.to_thread(self._clear, record if end is None else None)
         await asyncio.wait({pump}, timeout=LAST_OUTPUT_SECONDS_MAX)
@@ -326,6 +335,11 @@ class SupervisedEngine:
         if self._session is not None:
             self._session.ask_to_stop(GRACE_SECONDS)
 
+    def _process_ended(self, returncode: int) -> None:
+        if self._stop_asked is None and self._gave_up is None:
+            self._crash = crash_of(returncode)
+        self._exit.set()
+
     def _exited(self, end: End | None, problems: list[str]) -> EngineExited:
         # With its warden gone, the engine's death signal was SIGKILL.
         returncode = -signal.SIGKILL if end is None else end.returncode
@@ -346,7 +360,7 @@ def explain(returncode: int | None, ready: bool, output: EngineOutput, source: s
     """Why an engine ended by itself, in one sentence, and whether another start would end the same way."""
     when = "" if ready else " before it was ready"
     if returncode is None or returncode < 0:
-        name = _signal_name(signal.SIGKILL if returncode is None else -returncode)
+        name = signal_name(signal.SIGKILL if returncode is None else -returncode)
         hint = (
             "; if nobody did that, the machine ran out of memory (`journalctl -k` tells)" if name == "SIGKILL" else ""
         )
@@ -358,10 +372,3 @@ def explain(returncode: int | None, ready: bool, output: EngineOutput, source: s
         f"The engine ended with status {returncode}{when}: {last}",
         not ready and returncode != 0 and not output.cause_passes,
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # Real-time signals have no names.

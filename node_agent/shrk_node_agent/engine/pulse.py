@@ -62,7 +62,7 @@ class Pulse:
         self._reading: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
 
-    def watch(self, order: Order, sink: AttemptSink) -> AttemptSink:
+    def watch(self, order: Order, sink: AttemptSink) -> WatchedSink:
         """The sink for one attempt, which counts what passes."""
         # Prompts are counted by the engine's front end, which goes on when its core hangs.
         return WatchedSink(sink, None if order.endpoint is Endpoint.COUNT_TOKENS else self)
@@ -135,13 +135,15 @@ class Pulse:
 class WatchedSink:
     """An attempt's sink that counts its pieces, and lets the attempt end only once."""
 
-    __slots__ = ("_over", "_pulse", "_sink")
+    __slots__ = ("_over", "_pulse", "_sink", "spoke")
 
     def __init__(self, sink: AttemptSink, pulse: Pulse | None) -> None:
         """Without a pulse nothing is counted."""
         self._sink = sink
         self._pulse = pulse
         self._over = False
+        #: A piece was passed on, or waits for credit.
+        self.spoke = False
 
     def accept(self) -> None:
         """The attempt is taken on."""
@@ -157,6 +159,7 @@ class WatchedSink:
 
     async def piece(self, piece: Piece) -> None:
         """Count, and pass on. Raises CreditWithheld."""
+        self.spoke = True
         if (pulse := self._pulse) is None:
             return await self._sink.piece(piece)
         pulse.pieces += 1

@@ -8,9 +8,12 @@ import orjson
 
 from shrk_contract.terms import Fault
 from shrk_node_agent.attempts import Failed
+from shrk_node_agent.engine.crash import ENGINE_CRASHED
 
 #: Statuses by which an engine blames the request. The others below 500 are about us: a wrong path, a queue.
 _CALLERS_FAULT = frozenset({400, 413, 415, 422})
+#: How vLLM's front end begins what it says once its core is gone, to all that were waiting and all that still come.
+_CORE_IS_GONE = "EngineCore encountered an issue"
 
 
 def from_response(status: int, body: bytes) -> Failed:
@@ -47,6 +50,8 @@ def _code(error: dict[str, Any], message: str) -> str:
     code = error.get("code")
     if isinstance(code, str):
         return code
+    if message.startswith(_CORE_IS_GONE):
+        return ENGINE_CRASHED
     # vLLM repeats the status as its code; callers' clients look for this one by name.
     return "context_length_exceeded" if "maximum context length" in message else ""
 

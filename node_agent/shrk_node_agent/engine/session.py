@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from shrk_node_agent.engine import warden
 BIRTH_SECONDS_MAX = 30.0
 #: A warden without a parent ends by itself; beyond its grace, its killing and some seconds, it hangs.
 ABANDON_SECONDS_MAX = warden.ORPHAN_GRACE_SECONDS + warden.WIPE_SECONDS_MAX + 5.0
-#: The two lines that a warden announces are far shorter.
+#: The lines that a warden announces are far shorter.
 ANNOUNCEMENT_BYTES_MAX = 4096
 #: Output that waits to be read, before the engine has to wait with writing.
 OUTPUT_BYTES_MAX = 64 * 1024
@@ -123,12 +123,17 @@ class WardedSession:
             self._birth = Birth(**json.loads(line))
         return self._birth
 
-    async def ended(self) -> End | None:
-        """Wait for the end of the warden; None when it was killed itself, and left its work undone."""
+    async def ended(self, on_exit: Callable[[int], None] = lambda returncode: None) -> End | None:
+        """Wait for the end of the warden; None when it was killed itself, and left its work undone.
+
+        `on_exit` hears how the process itself ended (negative: the signal), before what it started has been killed.
+        """
         end: End | None = None
         while line := await self._announcements.reader.readline():
             told = json.loads(line)
-            if "returncode" in told:
+            if "exited" in told:
+                on_exit(told["exited"])
+            elif "returncode" in told:
                 end = End(told["returncode"], told["killed"], tuple(told["left"]))
         await self._process.wait()
         self._over = True

@@ -7,9 +7,9 @@ fd 0 is a pipe whose write end only the parent holds. End-of-file means that the
 `stop SECONDS` asks for an end within that grace. SIGTERM does the same with `--grace`. When the child ends by
 itself, what it started is killed at once. The exit status is the child's (128 + n after signal n).
 
-On `--announce-fd` two lines of JSON appear: at birth `{"pid", "start", "session", "boot_id"}`, and at the end
-`{"returncode", "killed", "left"}`; a reader that sees end-of-file without the second line knows that the
-warden itself was killed (then `sweep` finishes its work).
+On `--announce-fd` lines of JSON appear: at birth `{"pid", "start", "session", "boot_id"}`, `{"exited"}` as soon as the
+child has ended within its grace, and at the end `{"returncode", "killed", "left"}`; a reader that sees end-of-file
+without the last line knows that the warden itself was killed (then `sweep` finishes its work).
 
 A program of its own, on the standard library alone and single-threaded: it needs no environment of ours
 (`python -I -S warden.py` runs), starts in a few milliseconds, and may fork and set a death signal safely, which
@@ -317,6 +317,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         wait_for_end(ward, wake_fd, terminated, options)
+        if ward.returncode is not None:
+            # To kill what it started may take seconds, and somebody wants to know at once whether it crashed.
+            announce(options.announce_fd, {"exited": ward.returncode})
     finally:  # Also when we fail ourselves: nothing may stay.
         killed, left = wipe(ward)
     for path in options.remove:

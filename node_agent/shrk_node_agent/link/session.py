@@ -22,7 +22,7 @@ from shrk_contract.convert import (
     report_to_wire,
     resume_method_from_wire,
 )
-from shrk_contract.terms import BODY_BYTES_MAX, IDS_MAX, IDS_PER_FRAME, PART_BYTES_MAX, Rejection, Report
+from shrk_contract.terms import BODY_BYTES_MAX, IDS_MAX, IDS_PER_FRAME, PART_BYTES_MAX, ModelOutcome, Rejection, Report
 from shrk_contract.v1 import link_pb2
 from shrk_node_agent.attempts import (
     AttemptSink,
@@ -42,6 +42,8 @@ StreamId = int
 
 #: Orders whose body is still coming in parts; a coordinator sends each in one go.
 ASSEMBLING_MAX = 1_000
+#: Models that one node is assigned; no catalogue that people write is longer.
+ASSIGNED_MAX = 1_000
 
 _serials = itertools.count(1)
 
@@ -83,6 +85,8 @@ class SessionPort:
     unknown: Callable[[AttemptSink], None]
     #: The coordinator wants an attempt stopped.
     cancelled: Callable[[AttemptKey], None]
+    #: The coordinator wants these models here: leader term, revision, names.
+    assigned: Callable[[int, int, tuple[str, ...]], None]
 
 
 class Session:
@@ -113,6 +117,9 @@ class Session:
                         sink.credit.give(frame.credit.bytes)
                 case "cancel":
                     self._cancel(frame.cancel.stream)
+                case "assign":
+                    models = tuple(model.model for model in frame.assign.models[:ASSIGNED_MAX])
+                    self._port.assigned(frame.assign.leader_term, frame.assign.revision, models)
                 case "tune":
                     self.outbox.hold_seconds = min(frame.tune.hold_pieces_ms, 50) / 1000
                 case None:
@@ -188,6 +195,12 @@ class Session:
     def report(self, report: Report) -> None:
         """Send a report with the next batch."""
         self.outbox.send(NodeFrame(report=report_to_wire(report)), 1_000)
+
+    def assign_result(self, leader_term: int, revision: int, outcomes: Sequence[ModelOutcome]) -> None:
+        """Say what was done about an assignment."""
+        told = [link_pb2.ModelOutcome(model=o.model, obeyed=o.obeyed, reason=o.reason) for o in outcomes]
+        result = link_pb2.AssignResult(leader_term=leader_term, revision=revision, outcomes=told)
+        self.outbox.send(NodeFrame(assign_result=result))
 
     def drain(self, reason: str, deadline_seconds: float) -> None:
         """Say that nothing new is taken from now on."""

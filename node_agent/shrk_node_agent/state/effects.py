@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shrk_contract.terms import Rejection
+from shrk_contract.terms import ModelOutcome, Rejection
 from shrk_node_agent.state.events import AttemptKey, EngineId
 
 
@@ -39,6 +39,22 @@ class RestartEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class UnloadEngine:
+    """This engine's model is not wanted any more: move what it still answers elsewhere, and end its process."""
+
+    engine: EngineId
+
+
+@dataclass(frozen=True, slots=True)
+class TellAssigned:
+    """Answer the coordinators' newest assignment."""
+
+    leader_term: int
+    revision: int
+    outcomes: tuple[ModelOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunAttempt:
     """Accept the attempt and ask this engine."""
 
@@ -60,4 +76,14 @@ class TellStatus:
     """Something changed that coordinators, or people who look, should hear at once."""
 
 
-Effect = StartEngine | ReadFigures | AskCanary | RestartEngine | RunAttempt | RejectAttempt | TellStatus
+Effect = (
+    StartEngine
+    | ReadFigures
+    | AskCanary
+    | RestartEngine
+    | UnloadEngine
+    | TellAssigned
+    | RunAttempt
+    | RejectAttempt
+    | TellStatus
+)

@@ -6,6 +6,8 @@ starting -> loading -> online -> (ended) -> starting, after a backoff
                |
                +-> incompatible: it would end the same way again, so it is not started again
 
+One that is not assigned any more is drained, then ended, and stays `paused` until it is assigned again.
+
 `ending` is the driver's to finish: it stops the process, whose supervision tells of its end in any case.
 """
 
@@ -21,7 +23,11 @@ from shrk_node_agent.state.liveness import Liveness, Load, Want
 #: An engine that stayed up this long had a good start: the next failure counts from one.
 STEADY_SECONDS = 300.0
 
+#: What an engine still answers when it is to be unloaded may end within this; then it is moved elsewhere.
+UNLOAD_SECONDS = 30.0
+
 #: For the owner.
+NOT_ASSIGNED = "No coordinator wants this model here now"
 HUNG = "The engine hung: no token came"
 
 
@@ -52,11 +58,49 @@ class EngineView:
     ending: bool = False
     #: When to start it; None while it runs or is not to be started.
     start_at: float | None = 0.0
+    #: It should be loaded.
+    wanted: bool = True
+    #: While it drains because it is not wanted: when what it still answers is moved.
+    unload_at: float | None = None
+    #: What it takes of the node's memory for models; 0: not counted.
+    memory_bytes: int = 0
 
     @property
     def load(self) -> float:
         """In-flight attempts per slot."""
         return self.in_flight / max(1, self.slots)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it takes memory."""
+        return self.start_at is None and self.state not in (State.PAUSED, State.INCOMPATIBLE)
+
+    def want(self, now: float) -> None:
+        """It should be loaded."""
+        self.wanted = True
+        if self.unload_at is not None and not self.ending:
+            self.unload_at = None
+            self._enter(now, State.ONLINE if self.liveness is not None else State.STARTING, "")
+        elif self.state is State.PAUSED:
+            self.start_at = now
+            self._enter(now, State.STARTING, "")
+
+    def unwant(self, now: float) -> None:
+        """It should be loaded no more."""
+        self.wanted = False
+        if self.loaded and self.unload_at is None:
+            self.unload_at = now + UNLOAD_SECONDS
+            self._enter(now, State.DRAINING, NOT_ASSIGNED)
+        elif not self.loaded and self.state is not State.INCOMPATIBLE:
+            self.start_at = None
+            self._enter(now, State.PAUSED, NOT_ASSIGNED)
+
+    def unloads(self, now: float) -> bool:
+        """Whether it is to be ended now; once."""
+        if self.unload_at is None or self.ending or (self.in_flight and now < self.unload_at):
+            return False
+        self.ending, self.liveness = True, None
+        return True
 
     def started(self, now: float) -> None:
         """Its process is being started."""
@@ -68,7 +112,7 @@ class EngineView:
         """It told how far it is; True where people should hear of it."""
         changed = (event.detail, event.progress) != (self.detail, self.progress)
         self.detail, self.progress = event.detail, event.progress
-        if self.state is State.STARTING:
+        if self.state is State.STARTING and self.unload_at is None:
             # `since` stays: what a person waits for is one start, whatever its parts are called.
             self.state = State.LOADING
             changed = True
@@ -80,7 +124,8 @@ class EngineView:
         self.slots, self.context_tokens = event.slots, event.context_tokens
         self.detail, self.progress = "", None
         self.liveness = Liveness.ready(event.now)
-        self._enter(event.now, State.ONLINE, "")
+        if self.unload_at is None:
+            self._enter(event.now, State.ONLINE, "")
 
     def attempt_began(self, now: float) -> None:
         """It is asked for an answer."""
@@ -111,8 +156,11 @@ class EngineView:
         if not self.ending:
             self.failures = 1 if self._steady(event.now) else self.failures + 1
         self.detail, self.progress = "", None
-        self.ending, self.liveness = False, None
-        if event.incompatible:
+        self.ending, self.liveness, self.unload_at = False, None, None
+        if not self.wanted:
+            self.failures = 0
+            self._enter(event.now, State.PAUSED, NOT_ASSIGNED)
+        elif event.incompatible:
             self._enter(event.now, State.INCOMPATIBLE, reason)
         else:
             self.start_at = event.now + ENGINE.steps(self.failures)

@@ -90,6 +90,17 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Assigned:
+    """A coordinator wants these models on this node, and no others."""
+
+    now: float
+    #: Of the coordinator that leads; within it, of the assignment.
+    leader_term: int
+    revision: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkChanged:
     """The link to the coordinator came up, went down or was refused; `shrk status` shows which."""
 
@@ -119,6 +130,7 @@ Event = (
     | CanaryAnswered
     | AttemptAsked
     | AttemptEnded
+    | Assigned
     | LinkChanged
     | DrainAsked
     | Tick

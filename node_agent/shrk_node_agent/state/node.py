@@ -8,6 +8,7 @@ from typing import assert_never
 from shrk_contract.terms import EngineReport, Rejection, State, Status
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.assignment import Assignment, Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.engines import EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
@@ -19,17 +20,30 @@ WAITING_MAX = 1_000
 _NEXT_ACTION = {
     State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
     State.STARTING: "",
+    State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here.",
 }
 #: What the node as a whole is, from the best of its engines.
-_BEST_FIRST = (State.ONLINE, State.BUSY, State.LOADING, State.STARTING, State.INCOMPATIBLE)
+_BEST_FIRST = (
+    State.ONLINE,
+    State.BUSY,
+    State.LOADING,
+    State.STARTING,
+    State.DRAINING,
+    State.PAUSED,
+    State.INCOMPATIBLE,
+)
 
 
 class NodeState:
     """All that the agent knows and decides. Change it only through `handle`."""
 
-    def __init__(self, engines: Iterable[tuple[EngineId, str]]) -> None:
-        """`engines`: (id, model) of each engine that this node should serve."""
-        self.engines = {engine_id: EngineView(engine_id, model) for engine_id, model in engines}
+    def __init__(self, engines: Iterable[Need], memory_bytes: int = 0) -> None:
+        """`engines`: those that this node may run. `memory_bytes`: for all models together; 0: there is no bound."""
+        needs = list(engines)
+        self.engines = {n.engine: EngineView(n.engine, n.model, memory_bytes=n.memory_bytes) for n in needs}
+        self.assignment = Assignment.at_start(needs, memory_bytes)
+        for engine in self.engines.keys() - set(self.assignment.wanted):
+            self.engines[engine].unwant(0.0)
         self.attempts: dict[AttemptKey, EngineId] = {}
         self.draining = False
         #: Grows with every change that people or coordinators may want to see.
@@ -58,6 +72,8 @@ class NodeState:
                 if engine is not None:
                     self.engines[engine].attempt_ended()
                 return []
+            case seen.Assigned():
+                return self._assigned(event)
             case seen.LinkChanged():
                 return [self._tell()]
             case seen.DrainAsked():
@@ -71,6 +87,17 @@ class NodeState:
     def _tell(self) -> do.TellStatus:
         self.revision += 1
         return do.TellStatus()
+
+    def _assigned(self, event: seen.Assigned) -> list[Effect]:
+        revision = (event.leader_term, event.revision)
+        if not self.assignment.assigned(revision, event.models):
+            return []
+        for engine in self.engines.values():
+            if engine.id in self.assignment.wanted:
+                engine.want(event.now)
+            else:
+                engine.unwant(event.now)
+        return [do.TellAssigned(*revision, self.assignment.outcomes), self._tell()]
 
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
@@ -93,7 +120,9 @@ class NodeState:
         effects: list[Effect] = []
         changed = False
         for engine in self.engines.values():
-            if engine.start_at is not None and now >= engine.start_at and not self.draining:
+            if engine.unloads(now):
+                effects.append(do.UnloadEngine(engine.id))
+            if engine.start_at is not None and now >= engine.start_at and self._may_start(engine):
                 engine.started(now)
                 effects.append(do.StartEngine(engine.id))
                 changed = True
@@ -110,6 +139,10 @@ class NodeState:
                 case want:
                     assert_never(want)
         return [*effects, self._tell()] if changed else effects
+
+    def _may_start(self, engine: EngineView) -> bool:
+        loaded = [other.id for other in self.engines.values() if other.loaded]
+        return not self.draining and self.assignment.has_room(engine.id, loaded)
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -145,6 +178,7 @@ class NodeState:
             context_tokens=engine.context_tokens,
             progress=engine.progress,
             life=engine.life,
+            memory_bytes=engine.memory_bytes,
         )
 
 

@@ -239,6 +239,7 @@ class Engine(google.protobuf.message.Message):
     CONTEXT_TOKENS_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     LIFE_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Unique on the node, stable over restarts of the engine."""
     model: builtins.str
@@ -251,6 +252,8 @@ class Engine(google.protobuf.message.Message):
     """0 to 1 while loading; absent where the engine does not tell."""
     life: builtins.int
     """Counts its starts since the agent's own: what one life could not do, the next may."""
+    memory_bytes: builtins.int
+    """What it takes of the node's memory for models; 0: not counted."""
     @property
     def status(self) -> global___Status: ...
     @property
@@ -271,9 +274,10 @@ class Engine(google.protobuf.message.Message):
         context_tokens: builtins.int = ...,
         progress: builtins.float | None = ...,
         life: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_progress", b"_progress", "pin", b"pin", "progress", b"progress", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_progress", b"_progress", "context_tokens", b"context_tokens", "endpoints", b"endpoints", "id", b"id", "life", b"life", "model", b"model", "pin", b"pin", "progress", b"progress", "running", b"running", "slots", b"slots", "status", b"status", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_progress", b"_progress", "context_tokens", b"context_tokens", "endpoints", b"endpoints", "id", b"id", "life", b"life", "memory_bytes", b"memory_bytes", "model", b"model", "pin", b"pin", "progress", b"progress", "running", b"running", "slots", b"slots", "status", b"status", "waiting", b"waiting"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_progress", b"_progress"]) -> typing.Literal["progress"] | None: ...
 
 global___Engine = Engine
@@ -333,13 +337,19 @@ class Terms(google.protobuf.message.Message):
     SCHEDULE_FIELD_NUMBER: builtins.int
     TIME_ZONE_FIELD_NUMBER: builtins.int
     MODELS_FIELD_NUMBER: builtins.int
-    CLOSES_AT_UNIX_MS_FIELD_NUMBER: builtins.int
+    CLOSES_IN_SECONDS_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    SCALES_TO_ZERO_FIELD_NUMBER: builtins.int
     temperature_celsius_max: builtins.float
     schedule: builtins.str
     """Windows as the owner wrote them, with the zone they are meant in."""
     time_zone: builtins.str
-    closes_at_unix_ms: builtins.int
-    """0: open, or not known to close."""
+    closes_in_seconds: builtins.float
+    """Until its owner wants it back; absent: open, or not known to close."""
+    memory_bytes: builtins.int
+    """For models, all together; 0: there is no bound."""
+    scales_to_zero: builtins.bool
+    """Models that nobody asks for may be unloaded here."""
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -349,8 +359,12 @@ class Terms(google.protobuf.message.Message):
         schedule: builtins.str = ...,
         time_zone: builtins.str = ...,
         models: collections.abc.Iterable[builtins.str] | None = ...,
-        closes_at_unix_ms: builtins.int = ...,
+        closes_in_seconds: builtins.float | None = ...,
+        memory_bytes: builtins.int = ...,
+        scales_to_zero: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["closes_at_unix_ms", b"closes_at_unix_ms", "models", b"models", "schedule", b"schedule", "temperature_celsius_max", b"temperature_celsius_max", "time_zone", b"time_zone"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_closes_in_seconds", b"_closes_in_seconds", "closes_in_seconds", b"closes_in_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_closes_in_seconds", b"_closes_in_seconds", "closes_in_seconds", b"closes_in_seconds", "memory_bytes", b"memory_bytes", "models", b"models", "scales_to_zero", b"scales_to_zero", "schedule", b"schedule", "temperature_celsius_max", b"temperature_celsius_max", "time_zone", b"time_zone"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_closes_in_seconds", b"_closes_in_seconds"]) -> typing.Literal["closes_in_seconds"] | None: ...
 
 global___Terms = Terms

@@ -33,7 +33,7 @@ class Request:
             raise RuntimeError("planted")
         return [link_pb2.CoordinatorFrame(start=link_pb2.Start(stream=effect.stream))]
 
-    def sink(self) -> AttemptSink:
+    def sink(self, stream: int) -> AttemptSink:
         raise NotImplementedError
 
     def refused(self, effect: do.RefuseRequest) -> None:
@@ -55,7 +55,7 @@ class Request:
 class Noting(Request):
     """The same with a sink of which nothing is asked."""
 
-    def sink(self) -> AttemptSink:
+    def sink(self, stream: int) -> AttemptSink:
         return None  # type: ignore[return-value]  # PlayedLinks only keeps it
 
 

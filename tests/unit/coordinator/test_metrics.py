@@ -44,3 +44,26 @@ def test_the_gap_that_a_caller_saw_is_kept_by_method() -> None:
     assert counted(metrics, f"{name}_bucket", method="by_ids", le="0.2") == 1
     assert counted(metrics, f"{name}_bucket", method="by_ids", le="0.1") == 0
     assert counted(metrics, f"{name}_sum", method="replay") == pytest.approx(2.5)
+
+
+def test_a_labelled_gauge_is_read_when_the_metrics_are_and_not_before() -> None:
+    metrics = Metrics()
+    nodes: dict[str, float] = {}
+
+    def read() -> dict[str, float]:
+        assert nodes, "read at its registration"
+        return nodes
+
+    metrics.gauges("shrk_nodes", "Nodes by state.", "state", read)
+    nodes["online"] = 2
+    assert b'shrk_nodes{state="online"} 2.0' in metrics.exposition()
+    nodes["cooling"] = 1
+    assert counted(metrics, "shrk_nodes", state="cooling") == 1
+
+
+def test_each_tick_is_counted_by_how_late_it_came() -> None:
+    metrics = Metrics()
+    for lag in (0.0, 0.08, 0.3):
+        metrics.ticked(lag)
+    late = [counted(metrics, "shrk_loop_lag_seconds_bucket", le=le) for le in ("0.05", "0.1", "0.5")]
+    assert late == [1, 2, 3]

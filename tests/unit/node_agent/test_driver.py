@@ -20,7 +20,17 @@ from shrk_node_agent.engine.engine import EngineEvent, EngineExited, EngineProce
 from shrk_node_agent.link.session import Session, SessionPort, SessionSink
 from shrk_node_agent.state.events import Tick
 from shrk_node_agent.state.liveness import Phase
-from support.played_engine import DONE, Play, PlayedEngine, chat_event, event, played_engine, streaming, whole
+from support.played_engine import (
+    DONE,
+    Play,
+    PlayedEngine,
+    chat_event,
+    event,
+    played_engine,
+    send_parts,
+    streaming,
+    whole,
+)
 from support.simulated_engine import until
 
 ENVELOPE = Envelope("chatcmpl-ours", 1, "m", "call_")
@@ -34,6 +44,9 @@ class _Process:
 
     def pids(self) -> tuple[int, ...]:
         return ()
+
+    async def crash(self) -> str:
+        return ""
 
     async def stop(self, grace_seconds: float) -> None:
         """Whoever plays the engine ends it."""
@@ -71,7 +84,7 @@ async def a_desk(play: Play) -> AsyncIterator[Desk]:
             sent.extend(frames)
 
         driver = Driver([EngineSpec("m", "m", "unused")], start, changed=lambda: None)
-        port = SessionPort(driver.ordered, unknown=lambda sink: None, cancelled=driver.cancelled)
+        port = SessionPort(driver.ordered, lambda sink: None, driver.cancelled, driver.assign)
         session = Session(port, write)
         work = [asyncio.create_task(driver.run()), asyncio.create_task(session.outbox.run())]
         try:
@@ -141,9 +154,16 @@ class _Watched:
     socket: Path
     on_event: Callable[[EngineEvent], None]
     stopped: list[float] = field(default_factory=list)
+    #: How it crashed, once that is known.
+    crashed: asyncio.Future[str] = field(default_factory=asyncio.Future)
+    asked: int = 0
 
     def pids(self) -> tuple[int, ...]:
         return ()
+
+    async def crash(self) -> str:
+        self.asked += 1
+        return await asyncio.shield(self.crashed)
 
     async def stop(self, grace_seconds: float) -> None:
         self.stopped.append(grace_seconds)
@@ -199,7 +219,7 @@ async def a_ward(play: Play) -> AsyncIterator[Ward]:
 
         told: list[State] = []
         driver = Driver([EngineSpec("m", "m", "unused")], start, lambda: told.append(driver.state.engines["m"].state))
-        session = Session(SessionPort(driver.ordered, lambda sink: None, driver.cancelled), write)
+        session = Session(SessionPort(driver.ordered, lambda sink: None, driver.cancelled, driver.assign), write)
         writer = asyncio.create_task(session.outbox.run())
         ward = Ward(driver, session, engine, lives, sent, told, driver.now())
         try:
@@ -269,6 +289,64 @@ async def test_a_quiet_engine_that_answers_a_canary_goes_on_with_what_it_does() 
             assert engine.liveness.phase is Phase.ASKED
             await until(lambda: engine.liveness is not None and engine.liveness.phase is Phase.MOVING)
         assert (ward.ended(), engine.in_flight) == ([], 1)
+
+
+# --- an engine that crashes --------------------------------------------------------------------------------
+
+
+async def _break_off(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def _speak_and_break_off(request: web.Request) -> web.StreamResponse:
+    await send_parts(request, chat_event("a", 5))
+    return await _break_off(request)
+
+
+@pytest.mark.parametrize(
+    ("crash", "code", "message"),
+    [("SIGSEGV", "engine_crashed", "the engine crashed (SIGSEGV)"), ("", "engine_lost", "the engine broke off: ")],
+)
+async def test_an_attempt_that_is_lost_without_a_token_waits_for_how_its_engine_ended(
+    crash: str, code: str, message: str
+) -> None:
+    async with a_ward(_break_off) as ward:
+        ward.order(1)
+        ward.order(2)
+        [life] = ward.lives
+        await until(lambda: life.asked == 2)
+        assert ward.ended() == []
+        life.crashed.set_result(crash)
+        await until(lambda: len(ward.ended()) == 2)
+        assert sorted(ward.ended()) == [(1, code), (2, code)]
+        failures = [frame.failure for frame in ward.sent if frame.WhichOneof("frame") == "failure"]
+        assert all(failure.message.startswith(message) for failure in failures)
+        assert {failure.fault for failure in failures} == {link_pb2.FAULT_ENGINE}
+
+
+async def test_an_engine_whose_end_does_not_become_known_was_only_lost() -> None:
+    async with a_ward(_break_off) as ward:
+        ward.order(1)
+        await until(lambda: bool(ward.ended()))
+        assert (ward.ended(), ward.lives[0].asked) == ([(1, "engine_lost")], 1)
+
+
+async def test_an_attempt_that_has_sent_a_piece_fails_at_once() -> None:
+    async with a_ward(_speak_and_break_off) as ward:
+        ward.order(1)
+        await until(lambda: bool(ward.ended()))
+        assert (ward.ended(), ward.lives[0].asked) == ([(1, "engine_lost")], 0)
+
+
+async def test_a_coordinator_that_cancels_meanwhile_hears_nothing_more() -> None:
+    async with a_ward(_break_off) as ward:
+        ward.order(1)
+        await until(lambda: ward.lives[0].asked == 1)
+        ward.driver.cancelled(next(iter(ward.driver.state.attempts)))
+        await ward.driver.drained()
+        assert ward.ended() == []
 
 
 async def _nothing_starts(spec: EngineSpec, on_event: Callable[[EngineEvent], None]) -> EngineProcess:

@@ -23,6 +23,7 @@ from shrk_node_agent.engine.continuation.asking import ANSWER_BYTES_MAX, Asking,
 from shrk_node_agent.engine.continuation.derender import Derender
 from shrk_node_agent.engine.continuation.dialect import Dialect, Reading
 from shrk_node_agent.engine.continuation.rest import rest_of, tokens_left, why_not, why_not_rendered
+from shrk_node_agent.engine.crash import ENGINE_LOST
 from shrk_node_agent.engine.delivery import Delivery
 from shrk_node_agent.engine.events import EngineEvents, EngineSentNonsense, Event, reading
 from shrk_node_agent.engine.refusals import from_response
@@ -123,7 +124,7 @@ class Continuation:
                 if engine.done:
                     usage = self._usage(engine.usage, engine.tokens)
                     return await delivery.end(Finished(self._caller.ends, usage))
-        return Failed(Fault.ENGINE, "the engine's stream ended in the middle", code="engine_lost")
+        return Failed(Fault.ENGINE, "the engine's stream ended in the middle", code=ENGINE_LOST)
 
     async def _event(self, new: _New, derender: Derender, tokens: int, spoken_end: bool) -> Event:
         """New ids as one event of the endpoint's own stream; `tokens` were generated here so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from shrk_node_agent.engine.engine import Task
-from shrk_node_agent.engine.simulated.faults import Fault, Kind
+from shrk_node_agent.engine.simulated.faults import QUERY_OF_DEATH, Fault, Kind
 from shrk_node_agent.engine.simulated.sequences import Pace
 from shrk_node_agent.engine.simulated.server import Plan, serving
 
@@ -42,8 +43,9 @@ def parse(arguments: list[str]) -> tuple[Plan, Path]:
         type=_fault,
         action="append",
         default=[],
-        metavar="KIND[@TOKEN]",
-        help=f"go wrong when an answer has TOKEN tokens; KIND is one of {', '.join(Kind)}",
+        metavar="KIND[@TOKEN][=VALUE]",
+        help=f"go wrong when an answer has TOKEN tokens; KIND is one of {', '.join(Kind)}; VALUE is by what factor "
+        f"to be slow, from 1, or which text in a prompt is the query of death (without one: {QUERY_OF_DEATH})",
     )
     given = parser.parse_args(arguments)
     pace = Pace(given.first_token_ms / 1000, given.tokens_per_second, given.jitter_ms / 1000)
@@ -75,8 +77,10 @@ def _fault(text: str) -> Fault:
 
 
 def crash() -> None:
-    """Die as an engine does that the kernel kills: at once, without a word."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Die as an engine does whose native code fails: at once, without a word."""
+    # It was asked for: nobody will look into the memory it had, which takes the kernel a while to write.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 async def serve(plan: Plan, socket: Path) -> None:

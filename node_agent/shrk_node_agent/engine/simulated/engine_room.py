@@ -115,7 +115,8 @@ class EngineRoom:
         return choices
 
     def _die_of_query(self, prompts: Sequence[Sequence[int]]) -> None:
-        if self.faults.due(Kind.QUERY_OF_DEATH, 0) and any(QUERY_OF_DEATH in decode(p) for p in prompts):
+        fault = self.faults.due(Kind.QUERY_OF_DEATH, 0)
+        if fault is not None and any((fault.text or QUERY_OF_DEATH) in decode(prompt) for prompt in prompts):
             self.stepper.crash_now()
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shrk_node_agent.engine.simulated.faults import SLOW_STEP_SECONDS, Faults, Kind
+from shrk_node_agent.engine.simulated.faults import SLOW_STEP_SECONDS, Fault, Faults, Kind
 from shrk_node_agent.engine.simulated.language import Speaker
 from shrk_node_agent.engine.simulated.vocabulary import END, TEXTS
 
@@ -36,6 +36,10 @@ class Pace:
     tokens_per_second: float = 0.0
     #: Up to this much is added to each step and to each first token, at random.
     jitter_seconds: float = 0.0
+
+    def slowed(self, factor: float) -> Pace:
+        """All of it takes `factor` times as long."""
+        return Pace(self.first_token_seconds * factor, self.tokens_per_second / factor, self.jitter_seconds * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +241,10 @@ class Stepper:
             await self._until_next_step(loop, moved)
 
     def _admit(self, now: float) -> None:
+        pace = self._pace_under(self._faults.due(Kind.SLOW, 0))
         while self._waiting and len(self._running) < self._slots:
             answer = self._waiting.popleft()
-            answer.ready_at = now + self._pace.first_token_seconds + self._jitter()
+            answer.ready_at = now + pace.first_token_seconds + self._jitter(pace)
             self._running[answer] = None
 
     def _step(self, now: float) -> bool:
@@ -264,23 +269,32 @@ class Stepper:
     def _hangs(self) -> bool:
         return bool(self._faults) and any(self._faults.due(Kind.HANG, answer.produced) for answer in self._running)
 
-    def _jitter(self) -> float:
-        return self._random.random() * self._pace.jitter_seconds if self._pace.jitter_seconds else 0.0
+    def _slow(self) -> Fault | None:
+        due = (self._faults.due(Kind.SLOW, answer.produced) for answer in self._running) if self._faults else ()
+        return next((fault for fault in due if fault is not None), None)
+
+    def _pace_under(self, slow: Fault | None) -> Pace:
+        return self._pace if slow is None or slow.factor is None else self._pace.slowed(slow.factor)
+
+    def _jitter(self, pace: Pace) -> float:
+        return self._random.random() * pace.jitter_seconds if pace.jitter_seconds else 0.0
 
     async def _until_next_step(self, loop: asyncio.AbstractEventLoop, moved: bool) -> None:
-        if self._faults and any(self._faults.due(Kind.SLOW, answer.produced) for answer in self._running):
+        slow = self._slow()
+        if slow is not None and slow.factor is None:
             await asyncio.sleep(SLOW_STEP_SECONDS)
             return
+        pace = self._pace_under(slow)
         now = loop.time()
         if not moved:  # All wait for their first token or for their readers.
             first = min((answer.ready_at for answer in self._running), default=now)
             await asyncio.sleep(min(max(first - now, BLOCKED_SECONDS), self._longest_wait()))
             return
-        if self._pace.tokens_per_second <= 0:
-            await asyncio.sleep(self._jitter())
+        if pace.tokens_per_second <= 0:
+            await asyncio.sleep(self._jitter(pace))
             return
         # On a fixed grid, so that a late step does not slow the rest; but never in a burst.
-        self._next_step = max(now, self._next_step + 1 / self._pace.tokens_per_second + self._jitter())
+        self._next_step = max(now, self._next_step + 1 / pace.tokens_per_second + self._jitter(pace))
         await asyncio.sleep(self._next_step - now)
 
     def _longest_wait(self) -> float:

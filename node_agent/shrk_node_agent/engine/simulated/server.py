@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +110,30 @@ def make_app(room: EngineRoom, task: Task) -> web.Application:
     add("GET", "/simulated/faults", _list_faults)
     add("POST", "/simulated/faults", _arm_fault)
     add("DELETE", "/simulated/faults", _clear_faults)
+
+    def answers(path: str, route: Route) -> None:
+        async def serve(room: EngineRoom, request: web.Request) -> web.StreamResponse:
+            if room.faults.strike(Kind.ERROR, 0):
+                raise Refusal("An error that was asked for", status=500, kind="InternalServerError")
+            return await route(room, request)
+
+        add("POST", path, serve)
+
     add("POST", "/tokenize", tokens.tokenize)
     add("POST", "/detokenize", tokens.detokenize)
     if task is Task.EMBED:
-        add("POST", "/v1/embeddings", embeddings.serve_embeddings)
+        answers("/v1/embeddings", embeddings.serve_embeddings)
         return app
-    add("POST", "/v1/chat/completions", chat.serve_chat)
-    add("POST", "/v1/completions", completions.serve_completion)
-    add("POST", "/v1/responses", responses.serve_response)
+    answers("/v1/chat/completions", chat.serve_chat)
+    answers("/v1/completions", completions.serve_completion)
+    answers("/v1/responses", responses.serve_response)
     add("GET", "/v1/responses/{response_id}", responses.find_response)
     add("POST", "/v1/responses/{response_id}/cancel", responses.find_response)
-    add("POST", "/v1/messages", messages.serve_messages)
+    answers("/v1/messages", messages.serve_messages)
     add("POST", "/v1/messages/count_tokens", messages.count_tokens)
     add("POST", "/v1/chat/completions/render", tokens.render_chat)
     add("POST", "/v1/completions/render", tokens.render_completion)
-    add("POST", "/inference/v1/generate", tokens.generate)
+    answers("/inference/v1/generate", tokens.generate)
     add("POST", "/inference/v1/abort_requests", tokens.abort)
     add("POST", "/v1/chat/completions/derender", derender.derender_chat)
     add("POST", "/v1/completions/derender", derender.derender_completion)
@@ -227,7 +237,16 @@ def _fault(body: dict[str, Any]) -> Fault:
         raise Refusal(f"token must be a whole number from 0, got {token!r}", param="token")
     if times is not None and (not isinstance(times, int) or times < 1):
         raise Refusal(f"times must be a whole number from 1, or left out for always, got {times!r}", param="times")
-    return Fault(Kind(kind), token, times)
+    fault = Fault(Kind(kind), token, times)
+    if (factor := body.get("factor")) is not None:
+        if fault.kind is not Kind.SLOW or not isinstance(factor, int | float) or not 1 <= factor < math.inf:
+            raise Refusal(f"factor must be a number from 1, and the kind slow, got {factor!r}", param="factor")
+        fault = replace(fault, factor=float(factor))
+    if (text := body.get("text")) is not None:
+        if fault.kind is not Kind.QUERY_OF_DEATH or not isinstance(text, str) or not text:
+            raise Refusal(f"text must be some text, and the kind query-of-death, got {text!r}", param="text")
+        fault = replace(fault, text=text)
+    return fault
 
 
 async def _clear_faults(room: EngineRoom, request: web.Request) -> web.StreamResponse:

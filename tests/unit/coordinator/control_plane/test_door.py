@@ -13,10 +13,11 @@ from shrk_contract.v1 import link_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CERTIFICATE_REVOKED,
     REFUSAL_CODE_COORDINATOR_TROUBLED,
+    REFUSAL_CODE_NODE_UNKNOWN,
     Refusal,
 )
 from shrk_coordinator.control_plane.authority import Authority
-from shrk_coordinator.control_plane.door import Door
+from shrk_coordinator.control_plane.door import LOOKUPS_MAX, Door
 from shrk_coordinator.control_plane.links import Link, Links
 from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.state.events import Event
@@ -82,15 +83,16 @@ class Watched:
         await self.until(lambda: self.looks >= seen + 2)
 
 
-async def none_found(*_: str) -> None:
+async def none_found(*_: str) -> tuple[None, None]:
     """Admission plays no part here."""
+    return None, None
 
 
 @asynccontextmanager
 async def a_watch(store: Store) -> AsyncIterator[Watched]:
     """A door that has looked at least once."""
     watched = Watched(store)
-    door = Door(none_found, none_found, watched.revoked_after, lambda: NOW)
+    door = Door(none_found, watched.revoked_after, lambda: NOW)
     watching = asyncio.create_task(door.watch(watched.links, look_seconds=0.0))
     try:
         await watched.two_more_looks()
@@ -143,24 +145,68 @@ async def test_a_database_that_fails_for_a_while_does_not_end_the_watch(store: S
         assert not watched.failures
 
 
+async def none_revoked(last: int) -> tuple[int, list[str]]:
+    """Nobody ever is."""
+    return last, []
+
+
+class Caller:
+    """A call from a certified node."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pem = Authority.open(folder, lambda: NOW).sign_node(csr_for(p256()), "node_a", NOW).pem
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What gRPC tells of its connection."""
+        return {"x509_pem_cert": [self._pem.encode()]}
+
+
 async def test_while_the_database_fails_nodes_are_told_to_come_back(tmp_path: Path) -> None:
-    async def fails(*asked: object) -> None:
+    async def fails(*asked: object) -> tuple[None, None]:
         raise DatabaseError("disk on fire in /secret/path")
 
-    async def none_revoked(last: int) -> tuple[int, list[str]]:
-        return last, []
-
-    authority = Authority.open(tmp_path, lambda: NOW)
-    signed = authority.sign_node(csr_for(p256()), "node_a", NOW)
-
-    class Caller:
-        """A call from a certified node."""
-
-        def auth_context(self) -> dict[str, list[bytes]]:
-            return {"x509_pem_cert": [signed.pem.encode()]}
-
-    answer = await Door(fails, fails, none_revoked, lambda: NOW).admit(Caller())
+    answer = await Door(fails, none_revoked, lambda: NOW).admit(Caller(tmp_path))
     assert isinstance(answer, Refusal)
     assert (answer.code, answer.permanent) == (REFUSAL_CODE_COORDINATOR_TROUBLED, False)
     assert answer.retry_after_ms > 0
     assert "secret" not in str(answer)
+
+
+async def test_a_whole_fleet_that_knocks_is_looked_up_a_few_at_a_time(tmp_path: Path) -> None:
+    under_way, most = 0, 0
+    busy, go_on = asyncio.Event(), asyncio.Event()
+
+    async def look_up(*asked: str) -> tuple[None, None]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        busy.set()
+        await go_on.wait()
+        under_way -= 1
+        return None, None
+
+    door, caller = Door(look_up, none_revoked, lambda: NOW), Caller(tmp_path)
+    knocking = [asyncio.create_task(door.admit(caller)) for _ in range(20)]
+    await busy.wait()
+    await asyncio.sleep(0)  # All have knocked by now.
+    go_on.set()
+    answers = await asyncio.gather(*knocking)
+    assert most == LOOKUPS_MAX
+    assert all(isinstance(answer, Refusal) and answer.code == REFUSAL_CODE_NODE_UNKNOWN for answer in answers)
+
+
+async def test_who_leaves_while_it_waits_makes_room_for_the_next(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def look_up(*asked: str) -> tuple[None, None]:
+        await go_on.wait()
+        return None, None
+
+    door, caller = Door(look_up, none_revoked, lambda: NOW), Caller(tmp_path)
+    inside = [asyncio.create_task(door.admit(caller)) for _ in range(LOOKUPS_MAX)]
+    leaves, stays = asyncio.create_task(door.admit(caller)), asyncio.create_task(door.admit(caller))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    go_on.set()
+    await asyncio.gather(*inside, stays)
+    assert leaves.cancelled()

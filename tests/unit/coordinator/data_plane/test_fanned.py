@@ -13,7 +13,7 @@ import pytest
 from shrk_contract.terms import Fault
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.relay import Patience
-from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 from support.front import Front, PlayedAttempt, a_front, chunk, codes_of, rest_of
 from support.network import events_of
 

@@ -9,8 +9,8 @@ import pytest
 
 from shrk_contract.terms import CREDIT_BYTES
 from shrk_coordinator.data_plane.relay import Patience
-from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
 from shrk_coordinator.state.journal import Outcome
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 from support.front import KEY, a_front
 from support.network import events_of
 

@@ -11,7 +11,7 @@ from shrk_contract.terms import CANNOT_RESUME, CREDIT_BYTES, DIVERGED, PART_BYTE
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.data_plane.relay import Patience
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 from support.front import a_begun, a_front, chunk, codes_of, rest_of
 from support.network import events_of, text_of
 from support.states import OTHER_PIN

@@ -49,7 +49,7 @@ def a_relay() -> tuple[StreamedRelay, Driver, PlayedLinks]:
 
 def begin(relay: StreamedRelay, driver: Driver, stream: int = 1, resume: ResumeMethod | None = None) -> PlayedAttempt:
     frames = relay.begin(do.StartAttempt(b"\x01" * 16, stream, stream, "node", 1, resume, "node_lost"))
-    return PlayedAttempt(frames, relay.sink(), driver)
+    return PlayedAttempt(frames, relay.sink(stream), driver)
 
 
 async def test_what_comes_after_the_response_was_ended_is_not_written_into_it() -> None:

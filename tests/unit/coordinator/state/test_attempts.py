@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from shrk_coordinator.state.attempts import (
-    ACCEPT_SECONDS_MAX,
-    ATTEMPTS_MAX,
-    FAILURES_MAX,
-    WAIT_SECONDS_MAX,
-    WAITING_MAX,
-    Attempt,
-    Attempts,
-    Phase,
-    Request,
-)
-from shrk_coordinator.state.roster import EngineLife
+from shrk_contract.terms import EngineReport, State, Status
+from shrk_coordinator.state.attempts import Attempts
+from shrk_coordinator.state.request import ACCEPT_SECONDS_MAX, Attempt, Request
+from shrk_coordinator.state.served import Offer
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, WAITING_MAX
 from support.states import CHAT, PIN, a_failure
 
 
@@ -22,7 +15,7 @@ def a_request(number: int = 1, model: str = "m") -> Request:
 
 
 def begin(attempts: Attempts, request: Request, now: float = 0.0, link: int = 1) -> Attempt:
-    return attempts.begin(now, request, "a", EngineLife(link, "m", 0), PIN)
+    return attempts.begin(now, request, Offer("a", link, EngineReport("m", "m", Status(State.ONLINE), PIN)))
 
 
 def test_attempts_are_found_by_stream_and_by_link_until_they_end() -> None:
@@ -64,15 +57,6 @@ def test_an_attempt_is_overdue_when_its_node_says_nothing() -> None:
     assert attempts.overdue(10.1 + ACCEPT_SECONDS_MAX) == [attempt]
 
 
-def test_a_request_is_exhausted_by_attempts_or_by_failures_in_a_row() -> None:
-    request = a_request()
-    assert not request.exhausted
-    request.attempts = ATTEMPTS_MAX
-    assert request.exhausted
-    request.attempts, request.failures = 1, FAILURES_MAX
-    assert request.exhausted
-
-
 def test_links_with_attempts_are_those_that_have_any_left() -> None:
     attempts = Attempts()
     first, second = a_request(1), a_request(2)
@@ -86,41 +70,15 @@ def test_links_with_attempts_are_those_that_have_any_left() -> None:
     assert attempts.links() == []
 
 
-def test_a_token_ends_a_row_of_failures_and_anything_less_lengthens_it() -> None:
-    attempts, request = Attempts(), a_request()
-    attempts.open(request)
-    request.failures = 2
-    attempt = begin(attempts, request)
-    for phase, failures in ((Phase.ASKED, 3), (Phase.READING, 3), (Phase.ANSWERING, 0)):
-        attempt.phase = phase
-        assert attempt.failures_after == failures
-
-
-def test_an_attempt_is_moved_only_where_its_successor_breaks_no_bound() -> None:
-    attempts, request = Attempts(), a_request()
-    attempts.open(request)
-    attempt = begin(attempts, request)
-    request.failures = FAILURES_MAX - 2
-    assert attempt.movable
-    request.failures = FAILURES_MAX - 1
-    assert not attempt.movable
-    attempt.phase = Phase.ANSWERING
-    assert attempt.movable
-    request.attempts = ATTEMPTS_MAX
-    assert not attempt.movable
-    request.attempts, attempt.phase = 1, Phase.CLOSING
-    assert not attempt.movable
-
-
 def test_of_each_model_so_many_requests_wait_and_those_that_have_begun_always_do() -> None:
     attempts, lost = Attempts(), a_failure("node_lost")
     for number in range(WAITING_MAX):
-        assert attempts.wait(0.0, a_request(number), lost)
-    assert not attempts.wait(0.0, a_request(1000), lost)
-    assert attempts.wait(0.0, a_request(1001, model="another"), lost)
+        assert attempts.waiting.join(0.0, a_request(number), lost)
+    assert not attempts.waiting.join(0.0, a_request(1000), lost)
+    assert attempts.waiting.join(0.0, a_request(1001, model="another"), lost)
     begun = a_request(1002)
     begun.delivered = True
-    assert attempts.wait(0.0, begun, lost)
+    assert attempts.waiting.join(0.0, begun, lost)
     assert len(attempts.waiting) == WAITING_MAX + 2
 
 
@@ -129,15 +87,15 @@ def test_those_that_have_begun_take_nobodys_place_among_the_waiting() -> None:
     for number in range(WAITING_MAX * 2):
         begun = a_request(number)
         begun.delivered = True
-        assert attempts.wait(0.0, begun, lost)
-    assert attempts.wait(0.0, a_request(1000), lost)
+        assert attempts.waiting.join(0.0, begun, lost)
+    assert attempts.waiting.join(0.0, a_request(1000), lost)
 
 
 def test_a_request_waits_until_its_bound_or_its_own_deadline_whichever_is_first() -> None:
     attempts, lost, request = Attempts(), a_failure("node_lost"), a_request()
-    attempts.wait(5.0, request, lost)
+    attempts.waiting.join(5.0, request, lost)
     assert (request.wait_until, request.lost) == (5.0 + WAIT_SECONDS_MAX, lost)
-    attempts.wait(request.deadline - 1, request, lost)
+    attempts.waiting.join(request.deadline - 1, request, lost)
     assert request.wait_until == request.deadline
 
 
@@ -146,7 +104,7 @@ def test_a_request_that_is_asked_of_a_node_or_ends_waits_no_more() -> None:
     asked, ended = a_request(1), a_request(2)
     for request in (asked, ended):
         attempts.open(request)
-        attempts.wait(0.0, request, lost)
+        attempts.waiting.join(0.0, request, lost)
     begin(attempts, asked)
     attempts.close(ended)
     assert not attempts.waiting

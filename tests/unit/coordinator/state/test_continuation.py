@@ -7,20 +7,33 @@ import pytest
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Rejection, ResumeMethod
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import (
+from shrk_coordinator.state.continuation import LEFT_SECONDS, choose, choose_elsewhere
+from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.request import (
     ATTEMPTS_MAX,
     FAILURES_MAX,
     FINISH_SECONDS_MAX,
     FIRST_PIECE_SECONDS_MAX,
     REPLAY_SLOWNESS,
-    WAIT_SECONDS_MAX,
     Request,
 )
-from shrk_coordinator.state.continuation import LEFT_SECONDS, choose, choose_elsewhere
-from shrk_coordinator.state.coordinator import CoordinatorState
-from shrk_coordinator.state.placement import Nowhere, Placed
-from shrk_coordinator.state.roster import EngineLife, Roster
-from support.states import CHAT, OTHER_PIN, PIN, a_failure, a_report, ask, begun, fail, link_node, lose, only_start
+from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
+from support.states import (
+    CHAT,
+    DICE,
+    OTHER_PIN,
+    PIN,
+    a_failure,
+    a_report,
+    ask,
+    begun,
+    fail,
+    link_node,
+    lose,
+    only_start,
+)
 
 BY_IDS, REPLAY = ResumeMethod.BY_IDS, ResumeMethod.REPLAY
 
@@ -34,6 +47,12 @@ def of(effects: list[do.Effect], kind: type[do.Effect]) -> list[do.Effect]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
+def method(roster: Roster, request: Request, now: float) -> ResumeMethod | None:
+    chosen = choose(roster, request, now, DICE)
+    assert chosen is not None
+    return chosen[1]
+
+
 # --- which node, and how -----------------------------------------------------------------------------
 
 
@@ -41,13 +60,13 @@ def test_what_has_reached_nobody_begins_anew_and_anything_else_goes_on() -> None
     roster = Roster()
     roster.report(0.0, roster.link(0.0, "a", 1, 1, "o"), a_report("m", pin=PIN))
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0, by_ids=True, pin=PIN)
-    assert choose(roster, request, 0.0)[1] is None
+    assert method(roster, request, 0.0) is None
     request.delivered = True
-    assert choose(roster, request, 0.0)[1] is BY_IDS
+    assert method(roster, request, 0.0) is BY_IDS
     request.by_ids = False
-    assert choose(roster, request, 0.0)[1] is REPLAY
+    assert method(roster, request, 0.0) is REPLAY
     request.by_ids, request.pin = True, OTHER_PIN
-    assert choose(roster, request, 0.0)[1] is REPLAY
+    assert method(roster, request, 0.0) is REPLAY
 
 
 def test_nothing_is_moved_to_where_it_is_or_was_or_to_what_is_unwell() -> None:
@@ -57,15 +76,16 @@ def test_nothing_is_moved_to_where_it_is_or_was_or_to_what_is_unwell() -> None:
     offer = node.offers["m"]
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0)
     elsewhere = EngineLife(99, "m", 0)
-    assert choose_elsewhere(roster, request, offer.life) is None
-    assert choose_elsewhere(roster, request, elsewhere) is not None
-    offer.stalled_at = 0.0
-    assert choose_elsewhere(roster, request, elsewhere) is None
-    offer.stalled_at, node.quiet = None, True
-    assert choose_elsewhere(roster, request, elsewhere) is None
+    assert choose_elsewhere(roster, request, offer.life, 0.0, DICE) is None
+    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is not None
+    offer.standing.breaker.stall(0.0)
+    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
+    offer.standing.breaker.spoke()
+    node.quiet = True
+    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
     node.quiet = False
     request.left[offer.life] = 0.0
-    assert choose_elsewhere(roster, request, elsewhere) is None
+    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
 
 
 def test_an_engine_that_was_left_is_asked_again_where_there_is_no_other_and_one_that_failed_is_not() -> None:
@@ -74,10 +94,10 @@ def test_an_engine_that_was_left_is_asked_again_where_there_is_no_other_and_one_
     roster.report(0.0, node, a_report("m"))
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0, delivered=True)
     request.left[node.offers["m"].life] = 5.0
-    assert isinstance(choose(roster, request, 5.0 + LEFT_SECONDS - 0.1)[0], Nowhere)
-    assert isinstance(choose(roster, request, 5.0 + LEFT_SECONDS)[0], Placed)
+    assert choose(roster, request, 5.0 + LEFT_SECONDS - 0.1, DICE) is None
+    assert choose(roster, request, 5.0 + LEFT_SECONDS, DICE) is not None
     request.tried.add(node.offers["m"].life)
-    assert isinstance(choose(roster, request, 100.0)[0], Nowhere)
+    assert choose(roster, request, 100.0, DICE) is None
 
 
 def test_a_healthy_unlike_engine_goes_before_an_equal_one_that_has_stalled(state: CoordinatorState) -> None:
@@ -85,7 +105,7 @@ def test_a_healthy_unlike_engine_goes_before_an_equal_one_that_has_stalled(state
     start = begun(state)
     link_node(state, "equal", "m", pin=PIN)
     link_node(state, "unlike", "m", pin=OTHER_PIN)
-    state.roster.nodes["equal"].offers["m"].stalled_at = 0.0
+    state.roster.nodes["equal"].offers["m"].standing.breaker.stall(0.0)
     moved = only_start(list(state.handle(seen.AttemptStalled(1.0, start.stream))))
     assert (moved.node_id, moved.resume) == ("unlike", REPLAY)
 

@@ -7,15 +7,16 @@ import pytest
 from shrk_contract.terms import SILENCE_SECONDS_MAX, Endpoint, Fault, Rejection, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import (
+from shrk_coordinator.state.continuation import LEFT_SECONDS
+from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.events import FailureDetail
+from shrk_coordinator.state.request import (
     ACCEPT_SECONDS_MAX,
     FAILURES_MAX,
     FIRST_PIECE_SECONDS_MAX,
     REQUEST_SECONDS_MAX,
-    WAIT_SECONDS_MAX,
 )
-from shrk_coordinator.state.coordinator import CoordinatorState
-from shrk_coordinator.state.events import FailureDetail
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 from support.states import a_report, ask, begun, link_node, lose, only_start
 
 #: Not one after which a node may be back in a moment.
@@ -112,7 +113,7 @@ def test_a_callers_own_error_ends_the_request_and_asks_nobody_else(state: Coordi
     )
 
 
-def test_a_rejection_is_no_failure_and_when_all_reject_the_caller_hears_that_nobody_is_free(
+def test_a_rejection_is_no_failure_and_when_all_reject_the_request_waits_and_then_hears_that_nobody_is_free(
     state: CoordinatorState,
 ) -> None:
     link_node(state, "a", "m")
@@ -120,7 +121,17 @@ def test_a_rejection_is_no_failure_and_when_all_reject_the_caller_hears_that_nob
     request_id, effects = ask(state)
     second = only_start(list(state.handle(seen.AttemptRejected(0.0, only_start(effects).stream, Rejection.BUSY))))
     effects = list(state.handle(seen.AttemptRejected(0.0, second.stream, Rejection.BUSY)))
-    assert effects[-1] == do.RefuseRequest(request_id, do.NoNode("m", (("already_tried", 2),)))
+    assert effects == [do.ReleaseStream(second.stream, second.link)]
+    now = 0.0
+    while request_id in state.attempts.requests:
+        starts = [effect for effect in effects if isinstance(effect, do.StartAttempt)]
+        if starts:
+            effects = list(state.handle(seen.AttemptRejected(now, starts[0].stream, Rejection.BUSY)))
+        else:
+            now += LEFT_SECONDS
+            effects = list(state.handle(seen.Tick(now)))
+    assert now <= WAIT_SECONDS_MAX
+    assert isinstance(effects[-1], do.RefuseRequest)
 
 
 def test_a_rejection_after_a_loss_waits_for_a_node_rather_than_refuse_the_request(state: CoordinatorState) -> None:
@@ -225,7 +236,7 @@ def test_where_all_nodes_fall_silent_at_once_what_they_lose_is_asked_of_none_of_
     effects = list(state.handle(seen.Tick(SILENCE_SECONDS_MAX + 0.1)))
     assert [e.link for e in effects if isinstance(e, do.CloseLink)] == links
     assert not [e for e in effects if isinstance(e, do.StartAttempt | do.FailRequest)]
-    assert state.attempts.waiting.keys() == {start.request_id for start in starts}
+    assert {r.request_id for r in state.attempts.waiting} == {start.request_id for start in starts}
 
 
 def test_an_attempt_that_is_not_accepted_in_time_is_cancelled_and_placed_elsewhere(state: CoordinatorState) -> None:

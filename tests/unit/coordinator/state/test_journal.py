@@ -6,7 +6,6 @@ import pytest
 
 from shrk_contract.terms import CANNOT_RESUME, Rejection, ResumeMethod
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import WAIT_SECONDS_MAX
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import RequestArrived
 from shrk_coordinator.state.journal import (
@@ -17,6 +16,7 @@ from shrk_coordinator.state.journal import (
     Journal,
     Outcome,
 )
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 from support.states import CHAT, PIN, a_failure, ask, begun, fail, link_node, lose, only_start
 
 
@@ -149,7 +149,7 @@ def test_a_nodes_own_words_are_cut_short_and_move_nobodys_cursor() -> None:
     journal = Journal()
     request_id = arrive(journal, 1)
     journal.attempted(0.0, request_id, 1, "a", None)
-    journal.attempt_ended(1.0, request_id, Outcome.FAILED, "c" * 1_000, "\x1b[2J up\nand \u202eaway " + "r" * 4_000)
+    journal.attempt_ended(1.0, request_id, 1, Outcome.FAILED, "c" * 1_000, "\x1b[2J up\nand \u202eaway " + "r" * 4_000)
     entry = journal.find(request_id)
     assert entry is not None
     [attempt] = entry.attempts

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from shrk_contract.terms import Endpoint, Pin
-from shrk_coordinator.state.placement import NotThatKind, Nowhere, Placed, Reason, Wish, place, why_not
-from shrk_coordinator.state.roster import EngineLife, Offer, Roster
-from support.states import CHAT, OTHER_PIN, PIN, a_report
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, Wish, place, why_not, why_nowhere
+from shrk_coordinator.state.roster import LOOKED_MAX, Roster
+from shrk_coordinator.state.served import Offer
+from support.states import CHAT, DICE, OTHER_PIN, PIN, a_report
 
 WISH = Wish("m", CHAT)
 
@@ -31,9 +33,9 @@ def lives(roster: Roster, *nodes: str) -> set[EngineLife]:
 
 
 def placed(roster: Roster, wish: Wish = WISH) -> str:
-    placement = place(roster, wish)
-    assert isinstance(placement, Placed)
-    return placement.node.node_id
+    placed = place(roster, wish, DICE)
+    assert placed is not None
+    return placed.node.node_id
 
 
 def test_every_reason_not_to_ask_a_node_has_a_name() -> None:
@@ -51,44 +53,74 @@ def test_every_reason_not_to_ask_a_node_has_a_name() -> None:
 def test_an_engine_that_was_tried_is_not_asked_again_and_its_next_life_is() -> None:
     roster = a_roster("a", "b")
     tried = lives(roster, "a")
-    assert placed(roster, Wish("m", CHAT, tried)) == "b"
+    assert placed(roster, Wish("m", CHAT, tried=tried)) == "b"
     roster.report(1.0, roster.nodes["a"], a_report("m", pin=PIN, life=1))
     offer_of(roster, "b").in_flight = 1
-    assert placed(roster, Wish("m", CHAT, tried)) == "a"
+    assert placed(roster, Wish("m", CHAT, tried=tried)) == "a"
 
 
 def test_only_an_engine_of_the_same_kind_is_placed_where_it_must_be() -> None:
     roster = a_roster("a", "b")
     add(roster, "other", OTHER_PIN)
     assert placed(roster, Wish("m", CHAT, pin=OTHER_PIN)) == "other"
-    assert place(roster, Wish("m", CHAT, lives(roster, "other"), OTHER_PIN)) == Nowhere(
+    assert why_nowhere(roster, Wish("m", CHAT, tried=lives(roster, "other"), pin=OTHER_PIN)) == Nowhere(
         (("already_tried", 1), ("another_pin", 2))
     )
 
 
 def test_one_that_has_just_stalled_is_asked_last_however_idle_it_is() -> None:
     roster = a_roster("a", "b")
-    offer_of(roster, "a").stalled_at = 0.0
-    offer_of(roster, "b").in_flight = 100
+    offer_of(roster, "a").standing.breaker.stall(0.0)
+    offer_of(roster, "b").in_flight = 3
     assert placed(roster) == "b"
-    assert placed(roster, Wish("m", CHAT, lives(roster, "b"))) == "a"
+    assert placed(roster, Wish("m", CHAT, tried=lives(roster, "b"))) == "a"
 
 
 def test_one_that_is_not_heard_is_asked_last_until_it_is_heard() -> None:
     roster = a_roster("a", "b")
     roster.nodes["a"].quiet = True
-    offer_of(roster, "b").in_flight = 100
+    offer_of(roster, "b").in_flight = 3
     assert placed(roster) == "b"
-    assert placed(roster, Wish("m", CHAT, lives(roster, "b"))) == "a"
+    assert placed(roster, Wish("m", CHAT, tried=lives(roster, "b"))) == "a"
     roster.nodes["a"].heard(1.0)
     assert placed(roster) == "a"
 
 
 def test_when_there_is_nobody_to_ask_the_reasons_are_counted() -> None:
     roster = a_roster("a", "b")
-    assert place(roster, Wish("m", CHAT, lives(roster, "a", "b"))) == Nowhere((("already_tried", 2),))
-    assert place(a_roster(), WISH) == Nowhere(())
+    assert why_nowhere(roster, Wish("m", CHAT, tried=lives(roster, "a", "b"))) == Nowhere((("already_tried", 2),))
+    assert why_nowhere(a_roster(), WISH) == Nowhere(())
 
 
 def test_a_model_of_another_kind_is_not_merely_busy() -> None:
-    assert place(a_roster("a"), Wish("m", Endpoint.EMBEDDINGS)) == NotThatKind((CHAT,))
+    assert why_nowhere(a_roster("a"), Wish("m", Endpoint.EMBEDDINGS)) == NotThatKind((CHAT,))
+
+
+def many(roster: Roster, full: int) -> None:
+    """So many nodes that have no room."""
+    for number in range(full):
+        add(roster, f"full-{number:04}")
+        offer_of(roster, f"full-{number:04}").outside = 100
+
+
+def test_one_free_node_among_hundreds_is_found_though_not_at_once() -> None:
+    roster = a_roster()
+    many(roster, 4 * LOOKED_MAX - 1)
+    add(roster, "free")
+    found = [place(roster, WISH, DICE) for _ in range(4)]
+    assert "free" in [placed.node.node_id for placed in found if placed is not None]
+
+
+def test_of_many_that_cannot_be_asked_some_are_counted() -> None:
+    roster = a_roster()
+    many(roster, 2 * LOOKED_MAX)
+    assert why_nowhere(roster, WISH) == Nowhere((("busy", LOOKED_MAX),))
+
+
+def test_nobody_is_told_for_good_what_is_true_of_some_only() -> None:
+    roster = a_roster()
+    many(roster, 2 * LOOKED_MAX)
+    node = roster.link(0.0, "other", 9_999, 1, "owner")
+    roster.report(0.0, node, a_report("m", endpoints=(Endpoint.EMBEDDINGS,)))
+    assert isinstance(why_nowhere(roster, Wish("m", Endpoint.EMBEDDINGS)), Nowhere)
+    assert why_nowhere(roster, Wish("m", Endpoint.SCORE)) == NotThatKind((CHAT, Endpoint.EMBEDDINGS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shrk_contract.terms import SILENCE_SECONDS_MAX, State
-from shrk_coordinator.state.roster import MODELS_MAX, STALLED_SECONDS, Roster
+from shrk_coordinator.state.roster import BACK_SECONDS_MAX, LOOKED_MAX, MODELS_MAX, Roster
 from support.states import a_report
 
 
@@ -83,19 +83,21 @@ def test_the_nearest_names_are_those_that_are_served_first() -> None:
     assert roster.nearest("zzz") == ()
 
 
-def test_a_stall_is_forgotten_with_the_engines_next_life_or_after_a_while_and_not_with_its_next_report() -> None:
+def test_what_is_known_of_a_node_outlives_its_engines_and_links() -> None:
     roster = Roster()
     node = roster.link(0.0, "a", 1, 1, "owner")
     roster.report(0.0, node, a_report("m"))
-    offer = node.offers["m"]
-    offer.stalled_at = 0.0
-    roster.report(STALLED_SECONDS, node, a_report("m"))
-    assert offer.stalled_at is not None
-    roster.report(STALLED_SECONDS + 0.1, node, a_report("m"))
-    assert offer.stalled_at is None
-    offer.stalled_at = STALLED_SECONDS + 1.0
-    roster.report(STALLED_SECONDS + 2.0, node, a_report("m", life=1))
-    assert node.offers["m"].stalled_at is None
+    breaker = node.offers["m"].standing.breaker
+    breaker.stall(0.0)
+    roster.report(1.0, node, a_report("m"))
+    assert not breaker.allows(1.0)
+    roster.report(2.0, node, a_report("m", life=1))
+    assert node.offers["m"].standing.breaker is breaker
+    assert not breaker.closed
+    assert breaker.allows(2.0), "a new life is probed at once"
+    roster.unlink(3.0, node)
+    roster.report(4.0, roster.link(4.0, "a", 2, 1, "owner"), a_report("m"))
+    assert node.offers["m"].standing.breaker is breaker
 
 
 def test_each_link_and_each_start_of_an_engine_is_a_life_of_its_own() -> None:
@@ -131,3 +133,41 @@ def test_whatever_is_heard_from_a_node_ends_its_silence() -> None:
         node.heard_at, node.quiet = 0.0, True
         hear()
         assert (node.heard_at, node.quiet) == (1.0, False)
+
+
+def test_what_people_are_shown_of_a_node_outlives_its_link() -> None:
+    roster = Roster()
+    node = roster.link(1.0, "a", 1, 1, "owner", "192.0.2.1")
+    roster.report(2.0, node, replace(a_report("m"), agent_version="0.1.0"))
+    roster.unlink(3.0, node, "cut")
+    assert (node.name, node.agent_version, node.address, node.linked_at) == ("host", "0.1.0", "192.0.2.1", 1.0)
+    assert (node.lost_why, node.since) == ("cut", 3.0)
+
+
+def test_when_a_model_was_last_asked_for_is_remembered() -> None:
+    roster = Roster()
+    roster.report(0.0, roster.link(0.0, "a", 1, 1, "owner"), a_report("m"))
+    served = roster.served("m")
+    assert served is not None
+    assert served.asked_at is None
+    roster.asked(7.0, "m")
+    assert served.asked_at == 7.0
+
+
+def test_of_many_nodes_without_the_model_the_newest_are_looked_at() -> None:
+    roster = Roster()
+    for number in range(2 * LOOKED_MAX):
+        node = roster.link(0.0, f"n{number}", number, 1, "owner")
+        roster.report(0.0, node, a_report("m"))
+        roster.unlink(0.0, node)
+    assert roster.due_back(1.0, "m")
+    assert not roster.due_back(BACK_SECONDS_MAX, "m")
+    node = roster.link(11.0, "n0", 9_999, 1, "owner")
+    assert roster.due_back(11.0, "m")
+    roster.report(11.0, node, a_report("m", state=State.PAUSED))
+    assert roster.not_serving("m") == {"paused": 1}
+    assert not roster.due_back(11.0, "m")
+    roster.report(12.0, node, a_report("m", state=State.LOADING))
+    assert roster.due_back(12.0, "m")
+    roster.report(13.0, node, a_report("m"))
+    assert roster.not_serving("m") == {}

@@ -7,11 +7,12 @@ import pytest
 from shrk_contract.terms import REPORT_INTERVAL_SECONDS, ResumeMethod, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import REQUEST_SECONDS_MAX, WAIT_SECONDS_MAX, WAITING_MAX
 from shrk_coordinator.state.continuation import LOSSES
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.journal import Outcome
+from shrk_coordinator.state.request import REQUEST_SECONDS_MAX
 from shrk_coordinator.state.roster import BACK_SECONDS_MAX
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, WAITING_MAX
 from support.states import PIN, a_report, ask, begun, fail, link_node, lose, new_link, only_start
 
 

@@ -10,11 +10,12 @@ import pytest
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, Rejection, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.attempts import ATTEMPTS_MAX, FAILURES_MAX, WAIT_SECONDS_MAX, WAITING_MAX, Phase
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
 from shrk_coordinator.state.journal import Outcome
-from shrk_coordinator.state.roster import EngineLife
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.request import ATTEMPTS_MAX, FAILURES_MAX, Phase
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, WAITING_MAX
 from support.states import OTHER_PIN, PIN, a_failure, a_report, ask, new_link
 
 NODES = ("a", "b", "c", "d")
@@ -71,6 +72,7 @@ class World:
         assert self.started[effect.request_id] == effect.attempt <= ATTEMPTS_MAX
         assert self.links[effect.node_id] == effect.link, "only linked nodes are asked"
         assert (effect.resume is not None) == attempt.request.delivered
+        assert effect.rival == (attempt is attempt.request.rival)
         assert attempt.life not in attempt.request.tried
 
     def check(self) -> None:
@@ -80,12 +82,13 @@ class World:
             waits = request.request_id in attempts.waiting
             assert (request.current is None) == waits, "a request has an attempt or waits for one"
             assert request.failures <= FAILURES_MAX
+            assert request.rival is None or not (request.delivered or waits), "whoever speaks has no rival left"
             if waits:
                 assert self.now <= request.wait_until + WAIT_SECONDS_MAX
         for attempt in attempts.by_stream.values():
-            assert attempt.request.current is attempt
+            assert attempt in (attempt.request.current, attempt.request.rival)
             assert attempt.deadline <= attempt.request.deadline or attempt.phase is Phase.ASKED
-        assert sum(not r.delivered for r in attempts.waiting.values()) <= WAITING_MAX
+        assert sum(not r.delivered for r in attempts.waiting) <= WAITING_MAX
         assert all(offer.in_flight >= 0 for _, offer in self.state.roster.offers("m"))
 
     # --- what may happen ---------------------------------------------------------------------------
@@ -129,6 +132,7 @@ class World:
         steps: list[seen.Event] = [seen.AttemptAccepted(self.now, stream)]
         if attempt is not None and attempt.request.streaming:
             steps += [seen.FirstPieceDelivered(self.now, stream, 3)] * 3 + [seen.IdsUnknown(self.now, stream)]
+            steps += [seen.HedgeDue(self.now, stream)] * 2
             if attempt.phase is Phase.ANSWERING:
                 steps += [seen.LastTokenDelivered(self.now, stream), seen.AttemptStalled(self.now, stream)]
         self.take(self.rng.choice(steps))
@@ -254,6 +258,12 @@ def test_the_dice_reach_every_way_of_going_on_and_every_end() -> None:
             reached["completed"] += entry.outcome is Outcome.FINISHED and entry.attempts[-1].outcome is Outcome.FAILED
     codes = {"node_silent", "node_stalled", "node_draining"}
     wanted = {f"attempt {Outcome.HANDED_OVER} {code}" for code in codes}
+    wanted |= {f"attempt {Outcome.OUTRUN} "}
     wanted |= {"resume by_ids", "resume replay", "resume None", "completed"}
-    wanted |= {outcome.value for outcome in Outcome} - {Outcome.UNDER_WAY, Outcome.REJECTED, Outcome.HANDED_OVER}
+    wanted |= {outcome.value for outcome in Outcome} - {
+        Outcome.UNDER_WAY,
+        Outcome.REJECTED,
+        Outcome.HANDED_OVER,
+        Outcome.OUTRUN,
+    }
     assert not [way for way in wanted if not reached[way]], reached

@@ -133,6 +133,8 @@ async def test_a_revoked_node_or_serial_is_found_and_the_first_reason_stays(stor
     assert await store.revocation("node_2", "ff") == "leaked"
     assert await store.revocation("node_2", "00") is None
     assert await store.revocation("ff", "node_1") is None
+    assert await store.admission("node_2", "ff") == (await store.node("node_2"), "leaked")
+    assert await store.admission("node_9", "00") == (None, None)
 
 
 async def test_revocations_are_read_on_from_where_reading_stopped_whatever_moment_they_carry(store: Store) -> None:

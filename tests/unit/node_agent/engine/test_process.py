@@ -184,6 +184,50 @@ async def test_a_killed_engine_leaves_no_process_behind(home: Path) -> None:
     assert not left_files(home)
 
 
+@pytest.mark.parametrize(
+    ("number", "crash"),
+    [
+        (signal.SIGSEGV, "SIGSEGV"),
+        (signal.SIGRTMIN + 1, f"signal {signal.SIGRTMIN + 1}"),
+        (signal.SIGKILL, ""),
+        (signal.SIGTERM, ""),
+    ],
+)
+async def test_an_end_by_a_signal_is_a_crash_unless_somebody_else_sent_it(home: Path, number: int, crash: str) -> None:
+    async with living(home, SPEC, scripted("--family")) as life:
+        await life.ready()
+        assert life.engine is not None
+        asked = asyncio.create_task(life.engine.crash())
+        os.kill(life.pids()[0], number)
+        assert await asked == crash
+        await life.exited()
+        assert await life.engine.crash() == crash, "it can be asked for at any time"
+
+
+async def test_an_engine_that_ends_with_a_status_has_crashed(home: Path) -> None:
+    async with living(home, SPEC, scripted("--exit", "3")) as life:
+        assert life.engine is not None
+        assert await life.engine.crash() == "exit status 3"
+
+
+async def test_an_engine_that_we_end_or_that_we_cannot_start_has_not_crashed(home: Path) -> None:
+    limits = StartLimits(look_interval_seconds=0.01, silence_seconds=0.2)
+    async with living(home, SPEC, scripted("--deaf", "--stopped", "3"), limits) as given_up:
+        assert given_up.engine is not None
+        assert await given_up.engine.crash() == ""
+    async with living(home, SPEC, scripted("--stopped", "3")) as stopped:
+        await stopped.ready()
+        assert stopped.engine is not None
+        await stopped.engine.stop(grace_seconds=5)
+        assert (await stopped.exited()).returncode == 3
+        assert await stopped.engine.crash() == ""
+    (home / "run").rmdir()
+    (home / "run").write_text("a file in the way")
+    async with living(home, SPEC, scripted()) as never:
+        assert never.engine is not None
+        assert await never.engine.crash() == ""
+
+
 async def test_a_killed_warden_leaves_no_process_of_the_session_behind(home: Path) -> None:
     async with living(home, SPEC, scripted("--family")) as life:
         await life.ready()
@@ -195,6 +239,8 @@ async def test_a_killed_warden_leaves_no_process_of_the_session_behind(home: Pat
         exited = await life.exited()
         assert not alive([head, near])
         assert (exited.returncode, exited.incompatible) == (-signal.SIGKILL, False)
+        assert life.engine is not None
+        assert await life.engine.crash() == ""
         for pid in alive(relatives):  # The one that left the session: only a living warden finds that one.
             os.kill(pid, signal.SIGKILL)
     assert not left_files(home)

@@ -33,3 +33,15 @@ def test_a_prompt_that_is_too_long_gets_the_code_that_clients_look_for() -> None
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"text"', b'{"error": "words"}', b'{"detail": "words"}'])
 def test_an_error_of_any_shape_becomes_a_failure_with_some_words(body: bytes) -> None:
     assert from_response(500, body).message
+
+
+@pytest.mark.parametrize("status", [500, 0])
+def test_a_front_end_whose_core_is_gone_says_that_the_engine_crashed(status: int) -> None:
+    words = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    failed = from_error_object({"message": words, "type": "InternalServerError", "param": None, "code": 500}, status)
+    assert (failed.fault, failed.code, failed.http_status, failed.message) == (
+        Fault.ENGINE,
+        "engine_crashed",
+        500,
+        words,
+    )

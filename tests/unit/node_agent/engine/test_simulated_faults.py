@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from shrk_node_agent.engine.engine import Task
 from shrk_node_agent.engine.simulated.faults import Fault, Kind
 from shrk_node_agent.engine.simulated.language import answer
 from shrk_node_agent.engine.simulated.prompts import render_chat
+from shrk_node_agent.engine.simulated.sequences import Pace
 from shrk_node_agent.engine.simulated.server import Plan
-from support.simulated_engine import MODEL, SimulatedEngine, events_of, simulated_engine, text_of
+from support.simulated_engine import MODEL, SimulatedEngine, events_of, simulated_engine, text_of, until
 
 
 async def arm(engine: SimulatedEngine, **fault: Any) -> Any:
@@ -33,7 +35,17 @@ async def test_faults_are_armed_listed_and_cleared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "param"), [({"kind": "x"}, "kind"), ({"kind": "hang", "token": -1}, "token"), ({}, "kind")]
+    ("fault", "param"),
+    [
+        ({"kind": "x"}, "kind"),
+        ({}, "kind"),
+        ({"kind": "hang", "token": -1}, "token"),
+        ({"kind": "hang", "factor": 2}, "factor"),
+        ({"kind": "slow", "factor": 0.5}, "factor"),
+        ({"kind": "slow", "factor": "2"}, "factor"),
+        ({"kind": "slow", "text": "x"}, "text"),
+        ({"kind": "query-of-death", "text": ""}, "text"),
+    ],
 )
 async def test_a_fault_that_is_none_is_refused_by_name(fault: dict[str, Any], param: str) -> None:
     async with simulated_engine() as engine:
@@ -104,4 +116,60 @@ async def test_a_query_of_death_crashes_an_armed_engine_only() -> None:
         assert "choices" in await engine.chat("harmless")
         asked = asyncio.create_task(engine.chat("a query of death"))
         await engine.crashed.wait()
+        asked.cancel()
+
+
+async def test_a_query_of_death_is_whatever_text_was_named() -> None:
+    async with simulated_engine() as engine:
+        armed = await arm(engine, kind="query-of-death", text="Überfluss, 3 mal")
+        assert armed["faults"][0]["text"] == "Überfluss, 3 mal"
+        assert "choices" in await engine.chat("a query of death")
+        asked = asyncio.create_task(engine.chat("und nun Überfluss, 3 mal!"))
+        await engine.crashed.wait()
+        asked.cancel()
+
+
+#: Where an answer can be had, and a request that is right.
+ANSWERED: dict[str, dict[str, Any]] = {path: body for path, body, _ in REPEATABLE.values()}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("path", ANSWERED)
+async def test_an_error_is_told_at_once_as_often_as_it_was_asked_for(path: str, streamed: bool) -> None:
+    body = {"model": MODEL, "stream": streamed, **ANSWERED[path]}
+    async with simulated_engine() as engine:
+        await arm(engine, kind="error", times=2)
+        told = []
+        for _ in range(3):
+            async with engine.session.post(path, json=body) as response:
+                told.append((response.status, b"InternalServerError" in await response.read()))
+        assert engine.room.faults.armed() == []
+    assert told == [(500, True), (500, True), (200, False)]
+
+
+async def test_errors_go_on_until_they_are_cleared_and_leave_all_else_alone() -> None:
+    async with simulated_engine() as engine:
+        await arm(engine, kind="error")
+        assert [(await engine.chat("hello"))["error"]["code"] for _ in range(3)] == [500] * 3
+        assert "data" in await (await engine.session.get("/v1/models")).json()
+        assert (await engine.post("/tokenize", prompt="hello"))["count"]
+        await engine.session.delete("/simulated/faults")
+        assert "choices" in await engine.chat("hello")
+
+
+async def test_an_embedding_can_fail_as_well() -> None:
+    async with simulated_engine(Plan(MODEL, task=Task.EMBED, faults=(Fault(Kind.ERROR, times=1),))) as engine:
+        assert (await engine.post("/v1/embeddings", input="hello"))["error"]["code"] == 500
+        assert "data" in await engine.post("/v1/embeddings", input="hello")
+
+
+async def test_an_engine_is_slowed_by_a_factor() -> None:
+    async with simulated_engine(Plan(MODEL, pace=Pace(first_token_seconds=0.001))) as engine:
+        armed = await arm(engine, kind="slow", factor=10**9)
+        assert armed["faults"] == [{"kind": "slow", "token": 0, "times": None, "factor": 1e9, "text": None}]
+        asked = asyncio.create_task(engine.chat("hello"))
+        await until(lambda: engine.room.stepper.running == 1)
+        async with engine.session.delete("/simulated/faults"):
+            assert "choices" in await engine.chat("hello")
+        assert not asked.done()
         asked.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -294,7 +295,7 @@ async def test_the_program_serves_says_where_and_ends_as_it_is_told(runs: str, t
             else:
                 assert text_of(events_of(await response.read())) == expected("hello")
                 process.terminate()
-        assert await process.wait() == (-9 if runs == "crash" else 0)
+        assert await process.wait() == (-signal.SIGSEGV if runs == "crash" else 0)
     finally:
         if process.returncode is None:
             process.kill()

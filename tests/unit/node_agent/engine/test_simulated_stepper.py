@@ -242,6 +242,60 @@ def test_a_fault_that_is_none_is_refused_with_what_is_allowed(text: str) -> None
 def test_a_fault_reads_as_it_is_written() -> None:
     assert Fault.parse("bad-chunk@12") == Fault(Kind.BAD_CHUNK, 12)
     assert Fault.parse("query-of-death") == Fault(Kind.QUERY_OF_DEATH)
+    assert Fault.parse("query-of-death=a=b@3") == Fault(Kind.QUERY_OF_DEATH, text="a=b@3")
+    assert Fault.parse("slow@2=1.5") == Fault(Kind.SLOW, 2, factor=1.5)
+
+
+@pytest.mark.parametrize("text", ["hang=3", "slow=", "slow=0.5", "slow=nan", "slow=inf", "query-of-death="])
+def test_a_value_that_a_fault_cannot_have_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="only slow=FACTOR, from 1, and query-of-death=TEXT take a value"):
+        Fault.parse(text)
+
+
+def test_a_slowed_pace_takes_as_many_times_as_long_in_each_part() -> None:
+    assert Pace(0.2, 50, 0.01).slowed(10) == Pace(2.0, 5, 0.1)
+    assert Pace().slowed(10) == Pace()
+
+
+#: By which a few milliseconds become longer than any test.
+AGES = 10**9
+
+
+async def test_a_factor_slows_the_first_tokens_of_those_that_come_from_now_on() -> None:
+    before, after, healed = Listener(), Listener(), Listener()
+    faults = Faults()
+    stepper = Stepper(16, Pace(first_token_seconds=0.001), faults, lambda: None)
+    task = asyncio.create_task(stepper.run())
+    stepper.submit(said(before))
+    await until(lambda: stepper.running == 1)
+    faults.arm(Fault(Kind.SLOW, factor=AGES))
+    stepper.submit(said(after))
+    await before.ended.wait()
+    await until(lambda: stepper.running == 1)
+    faults.clear()
+    stepper.submit(said(healed))
+    await healed.ended.wait()
+    assert after.tokens == []
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_factor_slows_the_pace_from_its_token_on() -> None:
+    listener = Listener()
+    async with stepping(16, Fault(Kind.SLOW, 3, factor=AGES), pace=Pace(tokens_per_second=1000)) as stepper:
+        stepper.submit(said(listener))
+        await until(lambda: len(listener.tokens) == 3)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(listener.tokens) == 3
+
+
+async def test_a_fault_that_strikes_a_few_times_keeps_what_else_was_said_of_it() -> None:
+    faults = Faults()
+    faults.arm(Fault(Kind.SLOW, times=3, factor=2.0))
+    assert faults.strike(Kind.SLOW, 0)
+    assert faults.armed() == [Fault(Kind.SLOW, times=2, factor=2.0)]
 
 
 def test_a_word_is_one_token_with_and_without_its_space() -> None:

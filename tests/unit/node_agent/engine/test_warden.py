@@ -38,6 +38,7 @@ def test_the_status_of_a_child_that_ends_by_itself_is_the_wardens() -> None:
     with start_warden("-c", "raise SystemExit(7)") as started:
         assert started.process.wait(timeout=30) == 7
         assert started.told()["boot_id"] == boot_id()
+        assert started.told() == {"exited": 7}
         assert started.told() == {"returncode": 7, "killed": 0, "left": []}
 
 
@@ -62,6 +63,7 @@ def test_a_killed_head_leaves_no_relative_behind_not_even_one_that_left_the_sess
     with started:
         os.kill(family[0], signal.SIGKILL)
         assert started.process.wait(timeout=30) == 128 + signal.SIGKILL
+        assert started.told() == {"exited": -signal.SIGKILL}
         assert started.told() == {"returncode": -signal.SIGKILL, "killed": 2, "left": []}
         assert not alive(family)
 
@@ -90,6 +92,7 @@ def test_a_stop_is_sigterm_first_and_the_child_may_end_by_itself(way: str) -> No
             started.process.send_signal(signal.SIGTERM)
         else:
             started.say(b"stop 60\n")
+        assert started.told() == {"exited": -signal.SIGTERM}
         assert started.told()["returncode"] == -signal.SIGTERM
 
 
@@ -125,6 +128,7 @@ def test_ctrl_c_and_a_closed_terminal_are_left_to_the_parent_and_not_inherited()
         started.say(b"no order of ours\n")
         assert alive([born["pid"]])
         started.say(b"stop 60\n")
+        assert started.told() == {"exited": -signal.SIGTERM}
         assert started.told()["returncode"] == -signal.SIGTERM
 
 

@@ -64,7 +64,7 @@ async def dialling(
         addresses=addresses or (coordinator.address,),
         incarnation=1,
         agent_version="test",
-        port=SessionPort(desk.order, unknown=lambda sink: None, cancelled=lambda key: None),
+        port=SessionPort(desk.order, lambda sink: None, lambda key: None, lambda *words: None),
         report=lambda: a_report("m"),
         lost=desk.lost.append,
         changed=lambda: desk.states.append(dialler.status.state),

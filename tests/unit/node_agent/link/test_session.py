@@ -15,6 +15,7 @@ from shrk_contract.terms import (
     PART_BYTES_MAX,
     Endpoint,
     Fault,
+    ModelOutcome,
     Rejection,
     ResumeMethod,
 )
@@ -38,6 +39,7 @@ class Desk:
     orders: list[tuple[AttemptKey, Order, AttemptSink]] = field(default_factory=list)
     unknown: list[AttemptSink] = field(default_factory=list)
     cancelled: list[AttemptKey] = field(default_factory=list)
+    assigned: list[tuple[object, ...]] = field(default_factory=list)
     sent: list[link_pb2.NodeFrame] = field(default_factory=list)
 
     async def write(self, frames: list[link_pb2.NodeFrame]) -> None:
@@ -48,6 +50,7 @@ class Desk:
             ordered=lambda *order: self.orders.append(order),
             unknown=self.unknown.append,
             cancelled=self.cancelled.append,
+            assigned=lambda *words: self.assigned.append(words),
         )
 
 
@@ -308,3 +311,21 @@ async def test_a_rejection_and_a_failure_say_whose_matter_it_is(session: Session
     assert desk.sent[0].rejected.reason == link_pb2.REJECTION_REASON_BUSY
     assert desk.sent[1].failure.fault == link_pb2.FAULT_CALLER
     assert desk.sent[1].failure.http_status == 400
+
+
+async def test_an_assignment_is_passed_on_and_answered_in_the_coordinators_words(desk: Desk) -> None:
+    session = Session(desk.port(), desk.write)
+    assign = link_pb2.Assign(leader_term=1, revision=7, models=[link_pb2.AssignedModel(model="m")])
+    session.take(link_pb2.CoordinatorBatch(frames=[link_pb2.CoordinatorFrame(assign=assign)]))
+    assert desk.assigned == [(1, 7, ("m",))]
+    session.assign_result(1, 7, [ModelOutcome("m", False, "it does not fit beside the others")])
+    sending = asyncio.ensure_future(session.outbox.run())
+    await session.outbox.flushed()
+    sending.cancel()
+    [frame] = desk.sent
+    [outcome] = frame.assign_result.outcomes
+    assert (frame.assign_result.revision, outcome.obeyed, outcome.reason) == (
+        7,
+        False,
+        "it does not fit beside the others",
+    )

@@ -9,6 +9,7 @@ import pytest
 from shrk_contract.terms import Endpoint, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.engines import HUNG
 from shrk_node_agent.state.node import WAITING_MAX, NodeState
@@ -22,14 +23,14 @@ def ready(engine: str, now: float = 1.0, slots: int = 2) -> seen.EngineBecameRea
 
 @pytest.fixture
 def node() -> NodeState:
-    state = NodeState([("m", "m"), ("other", "other")])
+    state = NodeState([Need("m", "m"), Need("other", "other")])
     state.handle(seen.Tick(0.0))
     state.handle(ready("m"))
     return state
 
 
 def test_every_engine_is_started_once_at_the_first_tick() -> None:
-    state = NodeState([("m", "m"), ("other", "other")])
+    state = NodeState([Need("m", "m"), Need("other", "other")])
     assert state.handle(seen.Tick(0.0)) == [do.StartEngine("m"), do.StartEngine("other"), do.TellStatus()]
     assert state.handle(seen.Tick(0.1)) == []
 

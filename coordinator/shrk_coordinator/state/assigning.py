@@ -1,0 +1,133 @@
+"""Which node loads which model: the reconciler, told what the roster knows, and its assignments as effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from shrk_contract.terms import SERVING, EngineReport, State
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state.events import NodeId
+from shrk_coordinator.state.replicas.facts import Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.reconciler import Reconciler
+from shrk_coordinator.state.roster import Node, Roster
+from shrk_coordinator.state.waiting import Waiting
+
+#: A node that tells no bound has room for all that its owner allows.
+UNBOUNDED_BYTES = 1 << 62
+#: Of the newest load in the running mean of how long one takes.
+WEIGHT = 0.3
+
+_COMING = frozenset({State.INSTALLING, State.STARTING, State.DOWNLOADING, State.LOADING, State.VERIFYING})
+
+
+class Assigning:
+    """Feeds the reconciler, and tells nodes what it decides."""
+
+    def __init__(self, roster: Roster, waiting: Waiting, term: int) -> None:
+        """`term`: grows with every start of a coordinator, so that nodes obey the newest."""
+        self._roster = roster
+        self._waiting = waiting
+        self._term = term
+        self._reconciler: Reconciler | None = None
+        #: Since when each engine is as it is.
+        self._conditions: dict[tuple[NodeId, str], tuple[Condition, float]] = {}
+        self._first_seen: dict[str, float] = {}
+        #: How long loading each model took, as a running mean.
+        self._load_seconds: dict[str, float] = {}
+
+    def changed(self, now: float, node: Node) -> None:
+        """A node's link opened or closed, it reported, or it drains."""
+        if self._reconciler is None:
+            self._reconciler = Reconciler(now)
+        self._reconciler.node(now, self._facts(now, node))
+
+    def run(self, now: float) -> list[do.Effect]:
+        """Decide; what nodes are to be told."""
+        if self._reconciler is None:
+            return []
+        for model in self._roster.models():
+            self._reconciler.model(now, self._model_facts(now, model))
+        effects: list[do.Effect] = []
+        for assignment in self._reconciler.run(now):
+            node = self._roster.nodes[assignment.node_id]
+            if node.link is not None:
+                effects.append(
+                    do.AssignModels(node.node_id, node.link, self._term, assignment.revision, assignment.models)
+                )
+        return effects
+
+    def redundancy(self, model: str) -> Redundancy | None:
+        """How many losses a model stands; None where nobody has named it."""
+        return self._reconciler.redundancy(model) if self._reconciler else None
+
+    def assigned(self, node_id: NodeId) -> Sequence[str]:
+        """What a node should have loaded."""
+        assignment = self._reconciler.assignment(node_id) if self._reconciler else None
+        return assignment.models if assignment else ()
+
+    # --- facts ---------------------------------------------------------------------------------------
+
+    def _facts(self, now: float, node: Node) -> NodeFacts:
+        report = node.report
+        terms = report.terms if report else None
+        engines = report.engines if report else ()
+        return NodeFacts(
+            node_id=node.node_id,
+            owner=node.owner,
+            network=node.address,
+            host=report.host.name if report else "",
+            linked=node.link is not None and report is not None,
+            since=node.since,
+            memory=(terms.memory_bytes if terms else 0) or UNBOUNDED_BYTES,
+            engines={engine.model: self._engine_facts(now, node, engine) for engine in engines},
+            allowed=frozenset(terms.models if terms else ()),
+            closes_at=node.closes_at,
+            margin=node.margin,
+            draining=node.draining,
+            may_scale_to_zero=terms.scales_to_zero if terms else False,
+            revision=node.assigned_revision,
+        )
+
+    def _engine_facts(self, now: float, node: Node, engine: EngineReport) -> EngineFacts:
+        condition = _condition(engine)
+        key = node.node_id, engine.model
+        before, since = self._conditions.get(key, (Condition.ABSENT, now))
+        if condition is not before:
+            if (before, condition) == (Condition.LOADING, Condition.SERVING):
+                self._learn_load(engine.model, now - since)
+            since = now
+        self._conditions[key] = condition, since
+        return EngineFacts(
+            size=engine.memory_bytes,
+            condition=condition,
+            since=since,
+            failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
+            reason=engine.status.reason,
+        )
+
+    def _learn_load(self, model: str, seconds: float) -> None:
+        known = self._load_seconds.get(model)
+        self._load_seconds[model] = seconds if known is None else known + WEIGHT * (seconds - known)
+
+    def _model_facts(self, now: float, model: str) -> ModelFacts:
+        served = self._roster.served(model)
+        assert served is not None, "it is one of the roster's models"
+        loads = {"load_seconds": self._load_seconds[model]} if model in self._load_seconds else {}
+        return ModelFacts(
+            model=model,
+            # Its first sight counts as a request: nobody loads a model for nothing.
+            asked_at=self._first_seen.setdefault(model, now) if served.asked_at is None else served.asked_at,
+            under_way=sum(offer.in_flight for offer in served.offers.values()),
+            waiting=self._waiting.new(model),
+            **loads,
+        )
+
+
+def _condition(engine: EngineReport) -> Condition:
+    state = engine.status.state
+    if state in SERVING:
+        return Condition.SERVING
+    if state in _COMING:
+        return Condition.LOADING
+    return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT

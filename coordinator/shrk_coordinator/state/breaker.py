@@ -1,0 +1,98 @@
+"""A breaker for each model on each node: whoever keeps failing is left alone for a while, then probed.
+
+    closed --3 failures in a row, or a stall--> open --its time is over, or the engine has a new life--> half-open
+      ^                                          ^                                                          |
+      +------------ a token came ----------------+------------------- the probe failed ---------------------+
+
+It outlives engines and links: who comes back after a failure gets one request at a time until a token comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shrk_coordinator.state.lives import EngineLife
+
+#: Failures in a row that open it: one may be the request's fault, two a coincidence.
+FAILURES_MAX = 3
+#: How long it stays open the first time, and more each time it opens without a token in between.
+OPEN_SECONDS = 30.0
+OPEN_SECONDS_MAX = 300.0
+#: A probe that has shown nothing by then does not keep others from trying.
+PROBE_SECONDS_MAX = 30.0
+
+
+@dataclass(slots=True)
+class Breaker:
+    """One model on one node. Times are monotonic seconds."""
+
+    failures: int = 0
+    #: How often it has opened without a token in between; 0: it is closed.
+    opened: int = 0
+    #: While open: since when, and when it is to be probed.
+    opened_at: float = 0.0
+    open_until: float = 0.0
+    #: When the last probe began; None while none is under way.
+    probed_at: float | None = None
+    #: It opened because something stalled there: the node may be well, and is better than none.
+    stalled: bool = False
+    #: The life whose loss was counted: many attempts may be lost with it.
+    _lost: EngineLife | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is held against it."""
+        return self.opened == 0
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may be sent: it is closed, or due for a probe."""
+        if self.opened == 0:
+            return True
+        probing = self.probed_at is not None and now - self.probed_at < PROBE_SECONDS_MAX
+        return now >= self.open_until and not probing
+
+    def began(self, now: float) -> bool:
+        """A request is sent; True where it is the probe. What goes on there for want of any other node is none."""
+        probes = self.opened > 0 and self.allows(now)
+        if probes:
+            self.probed_at = now
+        return probes
+
+    def gave_way(self) -> None:
+        """The probe ended without saying anything for or against it."""
+        self.probed_at = None
+
+    def spoke(self) -> None:
+        """A token came."""
+        self.failures = self.opened = 0
+        self.probed_at, self.stalled, self._lost = None, False, None
+
+    def failed(self, now: float, lost: EngineLife | None = None) -> None:
+        """A request failed there; `lost`: together with the engine's life, which counts once."""
+        if lost is not None:
+            if lost == self._lost:
+                return
+            self._lost = lost
+        self.failures += 1
+        if self.opened or self.failures >= FAILURES_MAX:
+            self._open(now)
+            self.stalled = False
+
+    def stall(self, now: float) -> None:
+        """A stream stalled there."""
+        if self.opened == 0 or self.probed_at is not None:
+            self._open(now)
+            self.stalled = True
+
+    def _open(self, now: float) -> None:
+        if now < self.open_until and self.probed_at is None and self.opened:
+            return  # What was under way when it opened fails after it; that is one event.
+        self.opened_at = self.opened_at if self.opened else now
+        self.opened += 1
+        self.open_until = now + min(OPEN_SECONDS * self.opened, OPEN_SECONDS_MAX)
+        self.probed_at = None
+
+    def new_life(self, now: float) -> None:
+        """The engine was started anew, or its node dialled again: worth a probe at once."""
+        self.open_until = min(self.open_until, now)
+        self.probed_at = None

@@ -1,0 +1,189 @@
+"""What is known of one model: who offers it, how fast it usually is, and how soon places come free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shrk_contract.terms import EngineReport
+from shrk_coordinator.state.breaker import Breaker
+from shrk_coordinator.state.dice import Dice
+from shrk_coordinator.state.events import LinkId, NodeId
+from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.speed import FirstTokens, Speed
+
+#: One in so many of an engine's slots may be asked for before it is free: what fills it is then on its way already.
+AHEAD = 8
+#: Of the newest answer in the running mean of how long one takes.
+WEIGHT = 0.1
+
+
+@dataclass(slots=True)
+class Standing:
+    """One model on one node, whatever became of its links and engines meanwhile."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+    speed: Speed = field(default_factory=Speed)
+
+    def spoke(self) -> None:
+        """A token came. What it was like before it failed says nothing about it now."""
+        if not self.breaker.closed:
+            self.speed = Speed()
+        self.breaker.spoke()
+
+    def new_life(self, now: float) -> None:
+        """The engine was started anew, or its node dialled again: it may be as fast as any."""
+        self.speed = Speed()
+        self.breaker.new_life(now)
+
+    def failed(self, now: float, lost: EngineLife | None = None) -> None:
+        """A request failed there; `lost`: with the engine itself."""
+        self.breaker.failed(now, lost)
+        self.speed.failed(now)
+
+
+@dataclass(slots=True)
+class Offer:
+    """One engine of one node, as placement sees it."""
+
+    node_id: NodeId
+    link: LinkId
+    engine: EngineReport
+    standing: Standing = field(default_factory=Standing)
+    #: Attempts of this coordinator under way there.
+    in_flight: int = 0
+    #: The most of them since the last report.
+    in_flight_peak: int = 0
+    #: Work that others gave it, by its own word.
+    outside: int = 0
+    #: Attempts ever placed there; breaks ties so that idle nodes take turns.
+    placed: int = 0
+
+    @property
+    def life(self) -> EngineLife:
+        """Which start of which engine this is."""
+        return EngineLife(self.link, self.engine.id, self.engine.life)
+
+    @property
+    def slots(self) -> int:
+        """Answers that it generates at once."""
+        return max(1, self.engine.slots)
+
+    @property
+    def live(self) -> int:
+        """What it works on, for us and for others."""
+        return self.in_flight + self.outside
+
+    def has_room(self, *, queues: bool) -> bool:
+        """Whether one more may be sent. `queues`: its caller is in the middle of an answer, and better off in the
+        engine's own queue than with an error."""
+        return queues or self.live < self.slots + self.slots // AHEAD
+
+    def began(self, now: float) -> bool:
+        """An attempt is sent; True where it shows whether the engine is well again."""
+        self.in_flight += 1
+        self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+        self.placed += 1
+        return self.standing.breaker.began(now)
+
+    def ended(self) -> None:
+        """An attempt is over."""
+        self.in_flight = max(0, self.in_flight - 1)
+
+    def reported(self, engine: EngineReport) -> None:
+        """Its node's newest word. What it counts more than we ever sent it since the last one is others' work."""
+        self.engine = engine
+        self.outside = max(0, engine.running + engine.waiting - self.in_flight_peak)
+        self.in_flight_peak = self.in_flight
+
+
+class Served:
+    """One model."""
+
+    __slots__ = (
+        "_answer_seconds",
+        "_at",
+        "_next",
+        "_order",
+        "_slots",
+        "asked_at",
+        "away",
+        "first_tokens",
+        "offers",
+        "typical",
+    )
+
+    def __init__(self) -> None:
+        self.offers: dict[NodeId, Offer] = {}
+        #: The nodes that have named it and do not offer it now; those of which that is newest, last.
+        self.away: dict[NodeId, None] = {}
+        self.typical = Speed()
+        self.first_tokens = FirstTokens()
+        #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
+        self.asked_at: float | None = None
+        #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
+        self._order: list[NodeId] = []
+        self._at: dict[NodeId, int] = {}
+        #: Where the next look at some of them begins.
+        self._next = 0
+        #: How long an answer takes, None where nothing is known; and the slots of all engines.
+        self._answer_seconds: float | None = None
+        self._slots = 0
+
+    def add(self, offer: Offer) -> None:
+        """A node offers it."""
+        if offer.node_id in self._at:
+            self._slots -= self.offers[offer.node_id].slots
+        else:
+            self._at[offer.node_id] = len(self._order)
+            self._order.append(offer.node_id)
+        self.offers[offer.node_id] = offer
+        self.away.pop(offer.node_id, None)
+        self._slots += offer.slots
+
+    def reported(self, offer: Offer, engine: EngineReport) -> None:
+        """A node's newest word on an engine that it offers already."""
+        before = offer.slots
+        offer.reported(engine)
+        self._slots += offer.slots - before
+
+    def remove(self, node_id: NodeId) -> None:
+        """A node offers it no more."""
+        self._slots -= self.offers.pop(node_id).slots
+        at, last = self._at.pop(node_id), self._order.pop()
+        if last != node_id:
+            self._order[at], self._at[last] = last, at
+        self.left_by(node_id)
+
+    def left_by(self, node_id: NodeId) -> None:
+        """A node that has named it does not offer it now; of all those this is the newest."""
+        self.away.pop(node_id, None)
+        self.away[node_id] = None
+
+    def some(self, count: int, dice: Dice) -> Iterator[Offer]:
+        """All offers where there are no more than `count`, else so many of them, drawn."""
+        if len(self._order) <= count:
+            yield from self.offers.values()
+        else:
+            for at in dice.sample(range(len(self._order)), count):
+                yield self.offers[self._order[at]]
+
+    def next(self, count: int) -> Iterator[Offer]:
+        """All offers where there are no more than `count`, else the next so many, going round."""
+        order = self._order
+        if len(order) <= count:
+            yield from self.offers.values()
+            return
+        first, self._next = self._next, (self._next + count) % len(order)
+        for at in range(first, first + count):
+            yield self.offers[order[at % len(order)]]
+
+    def answered(self, seconds: float) -> None:
+        """An answer took so long."""
+        known = self._answer_seconds
+        self._answer_seconds = seconds if known is None else known + WEIGHT * (seconds - known)
+
+    @property
+    def freed_per_second(self) -> float:
+        """How many places come free in a second while all are taken; 0 where nothing is known."""
+        return self._slots / self._answer_seconds if self._answer_seconds else 0.0

@@ -1,0 +1,95 @@
+"""Requests that wait for a node, model by model: first those whose answer has begun, then each in its turn.
+
+Nobody waits in vain: who could not be served in time, as places have come free lately, is told so at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shrk_coordinator.state.events import FailureDetail, RequestId
+from shrk_coordinator.state.request import Request
+
+#: A request that finds no node waits this long for one: a link is dialled anew within a second, an engine that crashed
+#: is back within a few.
+WAIT_SECONDS_MAX = 10.0
+#: Requests per model that wait without having begun to answer; those that have are never turned away.
+WAITING_MAX = 64
+
+
+@dataclass(slots=True)
+class _Line:
+    """Those of one model, in the order in which they came."""
+
+    begun: dict[RequestId, Request] = field(default_factory=dict)
+    new: dict[RequestId, Request] = field(default_factory=dict)
+
+
+class Waiting:
+    """All requests without an attempt."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._requests: dict[RequestId, Request] = {}
+
+    def __contains__(self, request_id: RequestId) -> bool:
+        return request_id in self._requests
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        """In the order in which they came."""
+        return iter(list(self._requests.values()))
+
+    def models(self) -> list[str]:
+        """Models that someone waits for."""
+        return list(self._lines)
+
+    def of(self, model: str) -> list[Request]:
+        """Who waits for a model, in their order."""
+        line = self._lines.get(model)
+        return [*line.begun.values(), *line.new.values()] if line else []
+
+    def anyone(self, model: str) -> bool:
+        """Whether someone waits for a model."""
+        return model in self._lines
+
+    def new(self, model: str) -> int:
+        """How many wait for a model whose answer has not begun."""
+        line = self._lines.get(model)
+        return len(line.new) if line else 0
+
+    def join(self, now: float, request: Request, lost: FailureDetail | None) -> bool:
+        """Let a request wait; False where too many do. `lost`: what ended its last attempt."""
+        line = self._lines.get(request.model) or _Line()
+        if not request.delivered and len(line.new) >= WAITING_MAX:
+            return False
+        (line.begun if request.delivered else line.new)[request.request_id] = request
+        self._lines[request.model] = line
+        self._requests[request.request_id] = request
+        if lost is not None or not request.wait_until:
+            # Whoever was turned away by a node waits on, and not anew.
+            request.wait_until = min(now + WAIT_SECONDS_MAX, request.deadline)
+        request.lost = lost
+        return True
+
+    def leave(self, request: Request) -> None:
+        """It waits no more, if it did."""
+        if self._requests.pop(request.request_id, None) is None:
+            return
+        line = self._lines[request.model]
+        line.begun.pop(request.request_id, None)
+        line.new.pop(request.request_id, None)
+        if not line.begun and not line.new:
+            del self._lines[request.model]
+
+    def overdue(self, now: float) -> list[Request]:
+        """Those that have waited long enough."""
+        return [request for request in self._requests.values() if now >= request.wait_until]
+
+
+def seconds_to_wait(ahead: int, freed_per_second: float) -> float:
+    """How long it takes until `ahead` others and then oneself have had a place; 0 where no place ever came free."""
+    return (ahead + 1) / freed_per_second if freed_per_second > 0 else 0.0

@@ -1,0 +1,45 @@
+"""Bugs to plant: the reconciler with one thing wrong, which the laws have to find."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from shrk_coordinator.state.replicas.domains import Spread, Tally
+from shrk_coordinator.state.replicas.places import Place
+from shrk_coordinator.state.replicas.reconciler import Reconciler
+from shrk_coordinator.state.replicas.replicas import Replicas, Standing
+
+
+class Bug(StrEnum):
+    """What can be planted."""
+
+    FORGETS_DOMAIN = "forgets-domain"
+    DROPS_BEFORE_REPLACEMENT = "drops-before-replacement"
+
+
+class _Anywhere(Replicas):
+    """One node is as good as another, whomever it belongs to."""
+
+    @staticmethod
+    def gain(tally: Tally, place: Place) -> Spread:
+        """What a node adds."""
+        return 0, 0, 0
+
+
+class _ForgetsDomain(Reconciler):
+    replicas = _Anywhere
+
+
+class _DropsBeforeReplacement(Reconciler):
+    """Whoever leaves is let go at once."""
+
+    def _replaced(self, known: Replicas, standing: Standing) -> bool:
+        return True
+
+
+_RECONCILERS = {Bug.FORGETS_DOMAIN: _ForgetsDomain, Bug.DROPS_BEFORE_REPLACEMENT: _DropsBeforeReplacement}
+
+
+def reconciler_with(bug: Bug | None, now: float) -> Reconciler:
+    """The product's own, or one with a bug."""
+    return Reconciler(now) if bug is None else _RECONCILERS[bug](now)

@@ -1,0 +1,94 @@
+"""Who keeps failing is left alone for a while, then probed."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrk_coordinator.state.breaker import (
+    FAILURES_MAX,
+    OPEN_SECONDS,
+    OPEN_SECONDS_MAX,
+    PROBE_SECONDS_MAX,
+    Breaker,
+)
+from shrk_coordinator.state.lives import EngineLife
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker()
+
+
+def fail(breaker: Breaker, now: float = 0.0) -> None:
+    for _ in range(FAILURES_MAX):
+        breaker.failed(now)
+
+
+def test_it_opens_after_so_many_failures_in_a_row_and_a_token_ends_the_row(breaker: Breaker) -> None:
+    for _ in range(5):
+        for _ in range(FAILURES_MAX - 1):
+            breaker.failed(0.0)
+        breaker.spoke()
+    assert breaker.allows(0.0)
+    fail(breaker)
+    assert not breaker.allows(OPEN_SECONDS - 0.1)
+    assert breaker.allows(OPEN_SECONDS)
+
+
+def test_one_stall_opens_it_and_says_so(breaker: Breaker) -> None:
+    breaker.stall(0.0)
+    assert breaker.stalled
+    assert not breaker.allows(OPEN_SECONDS - 0.1)
+
+
+def test_of_all_that_is_lost_with_one_engine_one_failure_counts(breaker: Breaker) -> None:
+    for _ in range(10):
+        breaker.failed(0.0, EngineLife(1, "m", 1))
+    assert breaker.closed
+    for life in (2, 3):
+        breaker.failed(0.0, EngineLife(1, "m", life))
+    assert not breaker.closed
+
+
+def test_when_its_time_is_over_one_probe_at_a_time_is_let_through(breaker: Breaker) -> None:
+    fail(breaker)
+    breaker.began(OPEN_SECONDS)
+    assert not breaker.allows(OPEN_SECONDS)
+    breaker.gave_way()
+    assert breaker.allows(OPEN_SECONDS)
+    breaker.began(OPEN_SECONDS)
+    breaker.spoke()
+    assert breaker.closed
+    assert breaker.allows(OPEN_SECONDS)
+
+
+def test_a_probe_that_shows_nothing_does_not_block_it_for_ever(breaker: Breaker) -> None:
+    fail(breaker)
+    breaker.began(OPEN_SECONDS)
+    assert breaker.allows(OPEN_SECONDS + PROBE_SECONDS_MAX)
+
+
+def test_every_failed_probe_opens_it_for_longer_up_to_a_bound(breaker: Breaker) -> None:
+    fail(breaker)
+    now, times = 0.0, []
+    for _ in range(15):
+        times.append(breaker.open_until - now)
+        now = breaker.open_until
+        breaker.began(now)
+        breaker.failed(now)
+    assert times[:3] == [OPEN_SECONDS, 2 * OPEN_SECONDS, 3 * OPEN_SECONDS]
+    assert times[-1] == OPEN_SECONDS_MAX
+
+
+def test_what_was_under_way_when_it_opened_and_fails_later_opens_it_no_longer(breaker: Breaker) -> None:
+    fail(breaker)
+    fail(breaker, now=5.0)
+    assert breaker.open_until == OPEN_SECONDS
+
+
+def test_a_new_life_is_probed_at_once(breaker: Breaker) -> None:
+    fail(breaker)
+    breaker.new_life(1.0)
+    assert breaker.allows(1.0)
+    breaker.began(1.0)
+    assert not breaker.allows(1.0)

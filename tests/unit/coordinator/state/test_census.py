@@ -1,0 +1,67 @@
+"""Counts over all nodes and models."""
+
+from __future__ import annotations
+
+from shrk_contract.terms import State
+from shrk_coordinator.state import census
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.coordinator import CoordinatorState
+from support.states import a_report, ask, link_node, new_link
+
+
+def test_two_nodes_of_one_owner_are_lost_together_and_count_once() -> None:
+    state = CoordinatorState()
+    for node, owner in (("a", "ann"), ("b", "ann"), ("c", "bob")):
+        link = new_link()
+        state.handle(seen.NodeHello(0.0, node, link, 1, owner=owner))
+        state.handle(seen.NodeReported(0.0, node, link, a_report("m")))
+    assert (state.roster.count("m"), census.effective_n(state.roster, "m")) == (3, 2)
+
+
+def test_a_node_that_is_not_asked_does_not_count() -> None:
+    state = CoordinatorState()
+    links = {node: link_node(state, node, "m") for node in "abcd"}
+    assert census.effective_n(state.roster, "m") == 4
+    state.roster.nodes["a"].standing("m").breaker.stall(0.0)
+    assert census.effective_n(state.roster, "m") == 3
+    state.handle(seen.NodeDraining(0.0, "b", links["b"], 30.0))
+    assert census.effective_n(state.roster, "m") == 2
+    state.roster.nodes["c"].quiet = True
+    assert census.effective_n(state.roster, "m") == 1
+    state.handle(seen.LinkClosed(0.0, "d", links["d"], "cut"))
+    assert census.effective_n(state.roster, "m") == 0
+
+
+def test_fewer_than_three_are_too_few() -> None:
+    assert [census.is_degraded(count) for count in (0, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_every_state_is_counted_also_where_no_node_is_in_it() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m")
+    state.handle(seen.LinkClosed(0.0, "b", link_node(state, "b", "m"), "cut"))
+    counts = census.nodes_by_state(state.roster)
+    assert set(counts) == {str(each) for each in State}
+    assert (counts["online"], counts["offline"], counts["cooling"]) == (1, 1, 0)
+
+
+def test_offers_breakers_and_those_that_wait_are_counted_by_model() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m", slots=1)
+    link_node(state, "b", "n")
+    for _ in range(3):
+        ask(state, "m")
+    state.roster.nodes["b"].standing("n").breaker.stall(0.0)
+    assert census.offers_by_model(state.roster) == {"m": 1, "n": 1}
+    assert census.breakers_open_by_model(state.roster) == {"m": 0, "n": 1}
+    assert census.waiting_by_model(state.roster, state.attempts.waiting) == {"m": 2, "n": 0}
+
+
+def test_of_many_models_those_that_most_nodes_serve_keep_their_names() -> None:
+    state = CoordinatorState()
+    invented = [f"invented-{number:04}" for number in range(census.LABELS_MAX)]
+    link_node(state, "a", *invented, "z-wanted")
+    link_node(state, "b", "z-wanted")
+    counts = census.offers_by_model(state.roster)
+    assert (counts["z-wanted"], counts[census.OTHERS]) == (2, 1)
+    assert len(counts) == census.LABELS_MAX + 1

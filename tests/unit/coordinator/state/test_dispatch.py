@@ -1,0 +1,96 @@
+"""What is learnt from attempts, and what they give back."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrk_contract.terms import Fault
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.budget import RETRIES_MIN
+from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.events import FailureDetail
+from shrk_coordinator.state.served import Served
+from shrk_coordinator.state.speed import TOKENS
+from support.states import ask, fail, link_node, lose, only_start
+
+ERROR = FailureDetail(Fault.ENGINE, "out of memory", http_status=500, code="engine_error")
+
+
+@pytest.fixture
+def state() -> CoordinatorState:
+    state = CoordinatorState()
+    for node in "ab":
+        link_node(state, node, "m", slots=64)
+    return state
+
+
+def served(state: CoordinatorState) -> Served:
+    found = state.roster.served("m")
+    assert found is not None
+    return found
+
+
+def answer(state: CoordinatorState, *, first: float, end: float, tokens: int, streaming: bool = True) -> str:
+    """One whole answer; the node that gave it."""
+    start = only_start(ask(state, streaming=streaming)[1])
+    state.handle(seen.AttemptAccepted(0.0, start.stream))
+    if streaming:
+        state.handle(seen.FirstPieceDelivered(first, start.stream))
+    state.handle(seen.AttemptFinished(end, start.stream, tokens))
+    return start.node_id
+
+
+def test_a_streamed_answer_tells_its_first_token_and_its_pace(state: CoordinatorState) -> None:
+    node = answer(state, first=0.5, end=2.5, tokens=100)
+    speed = state.roster.nodes[node].offers["m"].standing.speed
+    assert speed.seconds == pytest.approx(0.5 + TOKENS * 0.02)
+    assert served(state).typical.seconds == speed.seconds
+
+
+def test_an_answer_in_one_piece_tells_its_pace_only(state: CoordinatorState) -> None:
+    answer(state, first=0.0, end=2.0, tokens=100, streaming=False)
+    assert served(state).typical.seconds == pytest.approx(TOKENS * 0.02)
+
+
+def test_a_continued_answer_says_nothing_about_first_tokens(state: CoordinatorState) -> None:
+    start = only_start(ask(state)[1])
+    state.handle(seen.FirstPieceDelivered(0.1, start.stream))
+    second = only_start(lose(state, start, now=1.0))
+    before = served(state).first_tokens.p95
+    state.handle(seen.FirstPieceDelivered(60.0, second.stream, 5))
+    assert served(state).first_tokens.p95 == before
+
+
+def test_a_callers_own_error_says_nothing_against_the_node(state: CoordinatorState) -> None:
+    wrong = FailureDetail(Fault.CALLER, "too long", http_status=400)
+    for _ in range(20):
+        start = only_start(ask(state)[1])
+        state.handle(seen.AttemptFailed(0.0, start.stream, wrong))
+    assert all(offer.standing.breaker.closed for _, offer in state.roster.offers("m"))
+
+
+def test_what_a_retry_took_from_the_budget_is_given_back_when_its_request_ends(state: CoordinatorState) -> None:
+    for _ in range(10 * RETRIES_MIN):
+        link_node(state, "a", "m", slots=64)
+        link_node(state, "b", "m", slots=64)
+        start = only_start(ask(state)[1])
+        again = only_start(list(state.handle(seen.AttemptFailed(0.0, start.stream, ERROR))))
+        state.handle(seen.FirstPieceDelivered(0.0, again.stream))
+        state.handle(seen.AttemptFinished(0.1, again.stream, 1))
+
+
+def test_an_answer_without_any_token_ends_a_race_as_well(state: CoordinatorState) -> None:
+    first = only_start(ask(state)[1])
+    second = only_start(list(state.handle(seen.HedgeDue(5.0, first.stream))))
+    effects = state.handle(seen.AttemptFinished(6.0, second.stream, 0))
+    assert do.CancelAttempt(first.stream, first.link, "another node was faster") in effects
+    assert not state.attempts.requests
+
+
+def test_a_lost_engine_counts_once_however_many_attempts_it_takes_along(state: CoordinatorState) -> None:
+    starts = [only_start(ask(state)[1]) for _ in range(20)]
+    for start in starts:
+        if start.node_id == "a":
+            fail(state, start, "engine_lost")
+    assert state.roster.nodes["a"].standing("m").breaker.closed
