@@ -71,6 +71,8 @@ def _kill(cluster: Cluster) -> None:
         node.stop_all()
         node.up = False
         node.wanted, node.revision = set(), 0
+        for engine in node.engines.values():
+            engine.given_up = False
         cluster.lost(node, cluster.rng.choice((0.0, SILENCE_SECONDS)))
         if cluster.rng.random() < 0.8:
             cluster.clock.after(_lasts(cluster), partial(_back, cluster, node))

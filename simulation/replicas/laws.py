@@ -29,8 +29,9 @@ from simulation.replicas.node import LOAD_FACTORS, RESIDENT, Node
 MARGIN_SECONDS = 85.0
 #: For what was announced, the link and the start do not count.
 ANNOUNCED_SECONDS = 45.0
-#: What is only better waits until what is too much has been dropped, and for a node to have stayed a while.
-SPREAD_SECONDS = SURPLUS_SECONDS + STEADY_SECONDS + 120.0
+#: What is only better waits until what is too much has been dropped, which may have come late, and for a node to have
+#: stayed a while.
+SPREAD_SECONDS = 2 * SURPLUS_SECONDS + STEADY_SECONDS + 120.0
 #: One cause takes a model from a node and gives it back, at the most; and its consequences last beyond the hour.
 CHANGES_PER_CAUSE = 2
 CAUSES_SECONDS = 5_400.0
@@ -98,6 +99,8 @@ class Laws:
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """The reconciler says what some nodes should have, all at once."""
+        for model in self.models:
+            self._note_idle(model)
         before = {one.node_id: self._told[one.node_id] for one in assignments}
         self._told |= {one.node_id: set(one.models) for one in assignments}
         for one in assignments:
@@ -181,7 +184,8 @@ class Laws:
             in_time = now - since >= LOAD_FACTORS[1] * engine.load_seconds + ANNOUNCED_SECONDS
             if not in_time or watch.cause_at > since or (watch.short_since is None and not watch.possible):
                 continue
-            others = sum(self._nodes[n].serving(model) for n in self._serving(model) if n != node.node_id)
+            # A loss of the same moment, of which nobody has heard, is another matter.
+            others = sum(n != node.node_id for n in self._serving(model))
             self.announced += 1
             possible = min(REPLICAS_WANTED, watch.possible)
             assert others >= possible, f"{node.node_id} leaves, as told, and {model} has {others} of {possible} others"
@@ -240,16 +244,22 @@ class Laws:
     def look(self) -> None:
         """Judge every model."""
         for model in self.models:
-            self._look(model, self._watches.setdefault(model, Watch()))
+            self._note_idle(model)
+            self._look(model, self._watches[model])
 
-    def _look(self, model: str, watch: Watch) -> None:
-        now, idle = self._clock.now, self._idle(model)
-        load_seconds = LOAD_FACTORS[1] * self.models[model].load_seconds
+    def _note_idle(self, model: str) -> bool:
+        watch, idle, now = self._watches.setdefault(model, Watch()), self._idle(model), self._clock.now
         if idle is not watch.idle:
             watch.idle = idle
             self.cause()
             # One replica first, and three when it serves.
+            load_seconds = LOAD_FACTORS[1] * self.models[model].load_seconds
             watch.cause_at = now if idle else now + load_seconds + MARGIN_SECONDS
+        return idle
+
+    def _look(self, model: str, watch: Watch) -> None:
+        now, idle = self._clock.now, watch.idle
+        load_seconds = LOAD_FACTORS[1] * self.models[model].load_seconds
         possible = self._possible(model, idle)
         holders = {node for node in possible if model in self._told[node]}
         lost = [node for node in watch.holders - holders if node not in possible]
@@ -260,7 +270,7 @@ class Laws:
         watch.holders, watch.possible, watch.owners_possible = holders, enough, owners
         self._note_leaving(model)
         live = [node for node in holders if self._nodes[node].serving(model)]
-        self._enough(model, watch, live, enough, load_seconds + MARGIN_SECONDS)
+        self._enough(model, watch, live, possible, load_seconds + MARGIN_SECONDS)
         if len(live) >= REPLICAS_WANTED:
             self._apart(model, watch, live, possible, load_seconds + MARGIN_SECONDS + SPREAD_SECONDS)
         else:
@@ -273,8 +283,8 @@ class Laws:
             else:
                 self._leaves_since.pop((node, model), None)
 
-    def _enough(self, model: str, watch: Watch, live: list[str], enough: int, seconds: float) -> None:
-        now = self._clock.now
+    def _enough(self, model: str, watch: Watch, live: list[str], possible: list[str], seconds: float) -> None:
+        now, enough = self._clock.now, min(REPLICAS_WANTED, len(possible))
         if len(live) >= enough:
             watch.short_since = None
             return
@@ -282,7 +292,8 @@ class Laws:
             watch.short_since = now
         waited = now - max(watch.short_since, watch.cause_at)
         assert waited <= seconds, (
-            f"{model} has {sorted(live)} of {enough} replicas for {waited:.0f} s, and {seconds:.0f} s are enough"
+            f"{model} has {sorted(live)} of {enough} replicas for {waited:.0f} s, and {seconds:.0f} s are enough: "
+            f"{sorted(possible)} could have it"
         )
 
     def _apart(self, model: str, watch: Watch, live: list[str], possible: list[str], seconds: float) -> None:

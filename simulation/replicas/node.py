@@ -33,8 +33,8 @@ class Engine:
     since: float = 0.0
     #: Grows with every change, so that what was begun for an earlier one comes to nothing.
     serial: int = 0
-    #: The assignment that it failed for; it is tried again for the next one only.
-    tried_for: int = -1
+    #: It failed, and is not tried again before it was taken back and asked for anew.
+    given_up: bool = False
     #: It is to stop, and still finishes what it does.
     stopping: bool = False
 
@@ -105,6 +105,8 @@ class Node:
             return
         self.revision = assignment.revision
         self.wanted = set(assignment.models)
+        for model, engine in self.engines.items():
+            engine.given_up = engine.given_up and model in self.wanted
         self.work()
         self.tell(self)
 
@@ -121,8 +123,8 @@ class Node:
             engine = self.engines[model]
             if engine.condition in RESIDENT or engine.size is None:
                 continue
-            if engine.condition is Condition.FAILED and engine.tried_for == self.revision:
-                continue  # It was tried for this very assignment.
+            if engine.given_up:
+                continue
             if self.allowed and model not in self.allowed:
                 self._refuse(model, engine)
             elif self.taken() + engine.size <= self.memory:
@@ -146,7 +148,7 @@ class Node:
             self._fail(model, engine)
         else:
             self._change(model, Condition.SERVING)
-            engine.stopping = engine.stopping and model not in self.wanted
+            self.work()  # It may have been told to stop meanwhile.
 
     def crash(self, model: str) -> None:
         """An engine ends by itself, and its node gives it up."""
@@ -156,10 +158,11 @@ class Node:
     def _fail(self, model: str, engine: Engine) -> None:
         self._refuse(model, engine)
         self.failed(self, model)
+        self.work()
 
     def _refuse(self, model: str, engine: Engine) -> None:
         self._change(model, Condition.FAILED)
-        engine.tried_for = self.revision
+        engine.given_up = True
 
     def _unloaded(self, model: str, serial: int) -> None:
         engine = self.engines[model]

@@ -93,7 +93,7 @@ class Asking:
 
     def _hedge_after(self, model: str) -> float:
         served = self._roster.served(model)
-        usual = served.first_tokens.p95 if served else None
+        usual = served.first_tokens.late if served else None
         return HEDGE_SECONDS_MAX if usual is None else min(max(usual, HEDGE_SECONDS_MIN), HEDGE_SECONDS_MAX)
 
     # --- those that wait -------------------------------------------------------------------------------

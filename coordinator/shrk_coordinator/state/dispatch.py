@@ -186,7 +186,8 @@ class Dispatch:
         loser = request.current if attempt is request.rival else request.rival
         assert loser is not None, "a rival runs besides a current attempt"
         # It takes at least as long as it has taken already.
-        loser.standing.speed.first_token(now, now - loser.begun_at)
+        if served := self._roster.served(request.model):
+            loser.standing.speed.outrun(now, now - loser.begun_at, served.typical)
         return [self.asking.cancel(now, loser, "another node was faster", Outcome.OUTRUN)]
 
     def first_piece(self, now: float, stream: StreamId, index: int) -> list[Effect]:

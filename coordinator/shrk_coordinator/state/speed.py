@@ -15,6 +15,9 @@ FAILED_SECONDS = 30.0
 HALF_LIFE_SECONDS = 60.0
 #: First tokens by which a model's usual waiting time is known; as many as are remembered at most.
 FIRST_TOKENS_MIN, FIRST_TOKENS_MAX = 20, 256
+#: A first token is late once it takes longer than nearly all others did, and this many times as long as half of them:
+#: where all are much alike, the slowest of them is not worth a second try.
+LATE_RATIO = 1.5
 #: New samples after which the usual waiting time is worked out anew.
 FIRST_TOKENS_STEP = 8
 
@@ -38,6 +41,13 @@ class Speed:
     def pace(self, now: float, seconds: float) -> None:
         """An answer took so long from one token to the next."""
         self._token = seconds if self._token is None else self._token + WEIGHT * (seconds - self._token)
+        self.sampled_at = now
+
+    def outrun(self, now: float, waited: float, typical: Speed) -> None:
+        """A request has waited so long in vain: it takes at least that, and its pace is taken to be as much slower."""
+        self._first = max(self._first or 0.0, waited)
+        if typical._first and typical._token and waited > typical._first:
+            self._token = max(self._token or 0.0, typical._token * waited / typical._first)
         self.sampled_at = now
 
     def failed(self, now: float) -> None:
@@ -73,11 +83,11 @@ class Speed:
 class FirstTokens:
     """How long requests of one model wait for their first token."""
 
-    __slots__ = ("_due", "_p95", "_samples")
+    __slots__ = ("_due", "_late", "_samples")
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=FIRST_TOKENS_MAX)
-        self._p95: float | None = None
+        self._late: float | None = None
         self._due = FIRST_TOKENS_MIN
 
     def add(self, seconds: float) -> None:
@@ -87,9 +97,10 @@ class FirstTokens:
         if self._due <= 0:
             self._due = FIRST_TOKENS_STEP
             ascending = sorted(self._samples)
-            self._p95 = ascending[len(ascending) * 95 // 100]
+            usual, most = ascending[len(ascending) // 2], ascending[len(ascending) * 95 // 100]
+            self._late = max(most, LATE_RATIO * usual)
 
     @property
-    def p95(self) -> float | None:
-        """Nineteen of twenty waited no longer; None while too few are known."""
-        return self._p95
+    def late(self) -> float | None:
+        """What has taken longer is late, in seconds; None while too few are known."""
+        return self._late
