@@ -174,9 +174,9 @@ def p99(seconds: Iterable[float]) -> float:
 
 
 def late(seconds: Sequence[float], limit: float) -> int:
-    """How many took longer than `limit`, where those are more than one in a hundred; else 0."""
+    """How many took longer than `limit`, where those are more than one, and more than one in a hundred; else 0."""
     over = sum(one > limit for one in seconds)
-    return over if over * 100 > len(seconds) else 0
+    return over if over > max(1, len(seconds) // 100) else 0
 
 
 def in_ms(seconds: Sequence[float]) -> str:

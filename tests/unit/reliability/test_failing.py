@@ -52,8 +52,8 @@ def test_where_breakers_never_opened_nothing_was_shown() -> None:
 
 
 def test_late_refusals_and_a_node_that_is_not_found_again_count() -> None:
-    found = _all([*GOOD_ALL.tolds, _refused(10, seconds=0.06)], back=(1.0, None, 2.0))
-    assert _failures(found, GOOD_ONE)[2:4] == [1, 1]
+    found = _all([*GOOD_ALL.tolds, _refused(10, seconds=0.06), _refused(11, seconds=0.07)], back=(1.0, None, 2.0))
+    assert _failures(found, GOOD_ONE)[2:4] == [2, 1]
 
 
 def test_a_caller_that_saw_the_error_counts() -> None:
