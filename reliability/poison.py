@@ -13,7 +13,7 @@ from reliability.results import Row
 from reliability.traffic import Told, ask, attempts, chat, problems
 from reliability.waiting import until
 from shrk_coordinator.state.lives import EngineLife
-from shrk_coordinator.state.suspects import CRASHES_MAX
+from shrk_coordinator.state.suspects import NODES_MAX
 from shrk_node_agent.engine.simulated.faults import QUERY_OF_DEATH
 
 MODEL, NODES, SLOTS = "m", 3, 8
@@ -94,13 +94,13 @@ def rows(found: Poisoned) -> tuple[Row, ...]:
         f"a request at which any engine dies by SIGSEGV is sent {len(found.queries)} times, one after another, to "
         f"{NODES} nodes, while {OTHERS} other callers ask for other things all the time"
     )
-    later = found.queries[CRASHES_MAX:]
+    later = found.queries[NODES_MAX:]
     return (
         Row(
-            promise=f"A query of death costs at most {CRASHES_MAX} engines",
+            promise=f"A query of death costs at most {NODES_MAX} engines",
             tried=tried,
             n=len(found.queries),
-            failures=max(0, len(found.ends) - CRASHES_MAX),
+            failures=max(0, len(found.ends) - NODES_MAX),
             seen=f"{len(found.ends)} engines ended ({_counted(found.ends)}); the attempts at it ended as "
             f"{_counted(found.codes)}",
         ),
@@ -132,7 +132,7 @@ def is_told(told: Told) -> bool:
 def failed(found: Poisoned, seed: int) -> tuple[str, ...]:
     """What went wrong, with the command that tries it again."""
     command = f"python -m reliability --only poison --seed {seed}"
-    unheard = (told for told in found.queries[CRASHES_MAX:] if not is_told(told))
+    unheard = (told for told in found.queries[NODES_MAX:] if not is_told(told))
     return (
         *(f"query {told.number} ({told.request_id}): {told.problem or 'answered'}  [{command}]" for told in unheard),
         *problems(found.others, "another request", command),

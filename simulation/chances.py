@@ -65,7 +65,7 @@ class Chances:
             self._standings.justify((site.node_id, story.ask.model), breaker, now)
             if elsewhere or not (breaker.stalled or story.pins):
                 return False
-        if not (full or offer.has_room(queues=bool(story.pins))):
+        if not (full or offer.has_room(queues=bool(story.pins))) or now - KNOWN_SECONDS < offer.standing.busy_until:
             return False
         if story.pins and story.pins != {offer.engine.pin}:
             return False
@@ -73,11 +73,11 @@ class Chances:
 
     def _may_be_tried(self, site: Site, story: Story, now: float) -> bool:
         """Of what has crashed an engine, one runs at a time, and elsewhere."""
-        blamed = self._deaths.nodes(story, now)
+        blamed = () if story.pins else self._deaths.nodes(story, now)
         if not blamed:
             return True
         others = self.offering(story.ask.model) > set(blamed)
-        if not self._deaths.may_run(story, now) or (others and site.node_id in blamed):
+        if others and site.node_id in blamed:
             return False
         return site.node_id not in self._deaths.reading(self._tries.values(), now)
 
@@ -85,6 +85,10 @@ class Chances:
         """Until some node that offers it may be tried again, in seconds."""
         breakers = [offer.standing.breaker for _, offer in self._state.roster.offers(model)]
         return min(0.0 if breaker.allows(now) else breaker.open_until - now for breaker in breakers)
+
+    def was_suspect(self, story: Story) -> bool:
+        """Whether an engine has ever crashed of it."""
+        return self._deaths.ever(story)
 
     def suspects(self, story: Story, now: float) -> bool:
         """Whether an engine has crashed of it."""

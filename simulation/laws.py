@@ -204,7 +204,6 @@ class Laws:
         own = getattr(event, "stream", None) == stream
         story.drops(attempt, self._now)
         self._standings.over(attempt)
-        self._deaths.over(attempt)
         if isinstance(event, seen.CallerLeft):
             return
         if own and isinstance(event, seen.AttemptFinished):
@@ -213,6 +212,10 @@ class Laws:
             self._taken_back(story, attempt, event)
         elif own and not cancelled and isinstance(event, seen.AttemptRejected):
             story.left[attempt.life] = self._now
+            story.rejections += 1
+            if story.rejections > 1 and not (story.tries or story.pins or story.exhausted):
+                self.budgets.retry(story)
+                story.denied = False  # Without one it waits with those that all nodes are too busy for.
             self._node_at_fault(attempt, event)
         else:
             self._lost(attempt, _failure_of(event, own, cancelled))
@@ -259,7 +262,7 @@ class Laws:
             return
         confirmed = failure.code in CONFIRMED_LOSSES
         if failure.fault in (Fault.NODE, Fault.ENGINE) and failure.code not in (CANNOT_RESUME, DIVERGED):
-            self._standings.failed(lost, now, confirmed=confirmed)
+            confirmed = self._standings.failed(lost, now, confirmed=confirmed)
         if failure.code == "engine_crashed" and not spoke and not story.pins:
             self._deaths.crashed(lost, now)
         if not (story.tries or story.pins or confirmed or story.exhausted or self._deaths.convicted(story, now)):
@@ -374,7 +377,6 @@ class Laws:
             assert story.ending is not None, f"{story.name} has not ended"
         lost = [site.node_id for site in self._sites.values() if site.calm_since is None]
         assert not lost, f"a node did not recover: {', '.join(lost)}"
-        assert not self._deaths.anyone_on_trial, "a suspect is on trial for ever"
         nothing_remains(self._coordinator, self._sites.values())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from shrk_coordinator.state.coordinator import QUIET_SECONDS_MAX, CoordinatorState
 from shrk_coordinator.state.request import ATTEMPTS_MAX, FAILURES_MAX, Phase
 from shrk_coordinator.state.stall import STALL_SECONDS_MAX
-from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
+from shrk_coordinator.state.waiting import SUSPECTS_SECONDS_MAX, WAIT_SECONDS_MAX
 from simulation.agent import HANDOVER_SECONDS_MIN
 from simulation.asks import Kind
 from simulation.chances import KNOWN_SECONDS, Chances
@@ -34,7 +34,8 @@ class Patience:
         """Nobody waits for longer than a request may, nor while a node that is well has room."""
         assert story.waits_since is not None, f"{story.name} waits, and is asked of a node"
         waited = now - story.waits_since
-        assert waited < WAIT_SECONDS_MAX, f"{story.name} waits for {waited:.1f} s"
+        most = SUSPECTS_SECONDS_MAX if self._chances.was_suspect(story) else WAIT_SECONDS_MAX
+        assert waited < most, f"{story.name} waits for {waited:.1f} s"
         if waited > KNOWN_SECONDS:
             site = self._chances.somebody(story, now)
             assert site is None, f"{story.name} waits, and {site and site.node_id} is well and has room"

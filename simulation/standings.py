@@ -23,6 +23,7 @@ class Record:
     stalls: int = 0
     #: The life whose loss was counted, and the one that failed last.
     lost: EngineLife | None = None
+    lost_at: float = 0.0
     failed: EngineLife | None = None
     #: Nothing new is asked of the life that failed last before this.
     shut_until: float = 0.0
@@ -60,16 +61,20 @@ class Standings:
         """None came for too long."""
         self._of(attempt).stalls += 1
 
-    def failed(self, attempt: Try, now: float, *, confirmed: bool) -> None:
-        """A request failed there; `confirmed`: with the engine's whole life, which counts once."""
+    def failed(self, attempt: Try, now: float, *, confirmed: bool) -> bool:
+        """A request failed there; `confirmed`: with the engine's whole life, which counts once, if it is so. True where
+        it is: the life has not been lost before, or this was under way when it was."""
         record = self._of(attempt)
-        if confirmed and record.lost == attempt.life:
-            return
-        record.lost = attempt.life if confirmed else record.lost
+        if confirmed and record.lost == attempt.life and attempt.begun_at <= record.lost_at:
+            return True
+        news = confirmed and record.lost != attempt.life
+        if confirmed:
+            record.lost, record.lost_at = attempt.life, now
         record.failed = attempt.life
         record.failures += 1
         if record.failures >= FAILURES_MAX and now >= record.shut_until:
             record.shut_until = now + OPEN_SECONDS
+        return news
 
     def over(self, attempt: Try) -> None:
         """However it ended."""

@@ -46,6 +46,8 @@ class Story:
     #: Attempts so far, and those of them that came to nothing since the last that brought a token.
     attempts: int = 0
     failures: int = 0
+    #: Nodes that would not take it.
+    rejections: int = 0
     #: Retries that it has taken from what all requests have saved up; and whether it was to have none.
     retries: int = 0
     denied: bool = False

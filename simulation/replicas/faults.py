@@ -48,8 +48,10 @@ def heal(cluster: Cluster) -> None:
         if not (node.up and node.linked):
             _back(cluster, node)
         cluster.report_soon(node)
+    # In every other run people go on asking for all models, a little; in the others they fall idle once more.
+    asked_at = cluster.clock.now + cluster.rng.choice((0.0, 1e6))
     for model in cluster.models.values():
-        cluster.set_model(replace(model, waiting=0, under_way=0, asked_at=cluster.clock.now))
+        cluster.set_model(replace(model, waiting=0, under_way=0, asked_at=asked_at))
 
 
 def _some(cluster: Cluster) -> Node | None:

@@ -62,7 +62,9 @@ class Laws:
         self._reconciler, self._clock, self._nodes = reconciler, clock, nodes
         self.known: dict[str, NodeFacts] = {}
         self.models: dict[str, ModelFacts] = {}
+        #: What each node should have, and what it should have before the newest run.
         self._told: dict[str, set[str]] = {}
+        self._told_before: dict[str, set[str]] = {}
         self._revisions: dict[str, int] = {}
         self._hot: set[str] = set()
         self._failed_at: dict[tuple[str, str], float] = {}
@@ -89,6 +91,14 @@ class Laws:
         for model, engine in facts.engines.items():
             if engine.condition is Condition.FAILED:
                 self._failed_at[node, model] = self._clock.now
+            if before is None or model not in self._told[node] or engine.condition is Condition.SERVING:
+                continue
+            was = before.engines[model]
+            again = engine.condition is Condition.FAILED and engine.since != was.since
+            if again or (was.condition in RESIDENT and engine.condition is not was.condition):
+                # It serves no more, or will not after all.
+                watch = self._watches.setdefault(model, Watch())
+                watch.cause_at = max(watch.cause_at, self._clock.now)
         if facts.margin is not None:
             hot = facts.margin < (COOL_DEGREES if node in self._hot else HOT_DEGREES)
             (self._hot.add if hot else self._hot.discard)(node)
@@ -101,10 +111,10 @@ class Laws:
         """The reconciler says what some nodes should have, all at once."""
         for model in self.models:
             self._note_idle(model)
-        before = {one.node_id: self._told[one.node_id] for one in assignments}
-        self._told |= {one.node_id: set(one.models) for one in assignments}
+        self._told_before = self._told
+        self._told = self._told | {one.node_id: set(one.models) for one in assignments}
         for one in assignments:
-            self._assigned(one, before[one.node_id])
+            self._assigned(one, self._told_before[one.node_id])
 
     def _assigned(self, assignment: Assignment, before: set[str]) -> None:
         node, models = assignment.node_id, set(assignment.models)
@@ -141,13 +151,16 @@ class Laws:
             if len(others) >= min(REPLICAS_WANTED, sum(self._permits(n, model) for n in keeping)):
                 return
         for other in instead:
-            if len(others) > sum(
-                other in told for n, told in self._told.items() if n != node and self._stays(n, other)
-            ):
+            # One run may give it several replicas, one after the other, and take some for others.
+            if len(others) > min(self._count(told, other, node) for told in (self._told_before, self._told)):
                 return
         assert len(others) >= REPLICAS_WANTED, (
             f"{node} serves {model} and is to unload it at {now - BEGINNING:.0f} s, and only {others} serve it then"
         )
+
+    def _count(self, told: Mapping[str, set[str]], model: str, beside: str) -> int:
+        """Nodes that should have a model and stay."""
+        return sum(model in models for node, models in told.items() if node != beside and self._stays(node, model))
 
     def _count_change(self, node: str) -> None:
         now = self._clock.now
@@ -182,13 +195,14 @@ class Laws:
                 continue
             watch = self._watches[model]
             in_time = now - since >= LOAD_FACTORS[1] * engine.load_seconds + ANNOUNCED_SECONDS
-            if not in_time or watch.cause_at > since or (watch.short_since is None and not watch.possible):
+            possible = {n for n in self._possible(model, watch.idle) if n != node.node_id and n in watch.holders}
+            if not in_time or watch.cause_at > since or not possible:
                 continue
-            # A loss of the same moment, of which nobody has heard, is another matter.
-            others = sum(n != node.node_id for n in self._serving(model))
             self.announced += 1
-            possible = min(REPLICAS_WANTED, watch.possible)
-            assert others >= possible, f"{node.node_id} leaves, as told, and {model} has {others} of {possible} others"
+            # A loss of the same moment, of which nobody has heard, is another matter.
+            others = possible & set(self._serving(model))
+            enough = min(REPLICAS_WANTED, len(possible))
+            assert len(others) >= enough, f"{node.node_id} leaves, as told, and of {model} only {others} are left"
 
     # --- what is feasible -----------------------------------------------------------------------------
 

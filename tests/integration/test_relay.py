@@ -138,7 +138,8 @@ async def test_work_is_spread_over_all_nodes(network: Network) -> None:
                 await answer.read()
                 return answer.headers["x-shiver-node"]
 
-        assert len(set(await asyncio.gather(*(node() for _ in range(30))))) == 3
+        # As many as all of them together take at once, however fast each has been.
+        assert len(set(await asyncio.gather(*(node() for _ in range(180))))) == 3
 
 
 async def test_an_engines_refusal_keeps_its_wording_and_blames_the_caller(network: Network) -> None:

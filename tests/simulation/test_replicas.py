@@ -14,7 +14,7 @@ from simulation.replicas.planted import Bug
 from support.house import ROOT
 
 #: As many as one change is worth; ten thousand are run where nobody waits for them.
-SEEDS = 300
+SEEDS = 100
 #: A planted bug is found within so many.
 SEEDS_PLANTED = 1_000
 #: Of a machine that does much else besides.

@@ -12,7 +12,7 @@ import orjson
 
 from shrk_contract.batching import Outbox, PeerNotReading
 from shrk_contract.convert import fault_from_wire, rejection_from_wire, report_from_wire
-from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS, ModelOutcome
+from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS, Fault, ModelOutcome
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CONTRACT_BROKEN,
@@ -30,6 +30,8 @@ CoordinatorFrame = link_pb2.CoordinatorFrame
 
 #: Text a node may put into an error that a caller sees, or into a report.
 NODE_TEXT_MAX = 4_000
+#: What a node may call the coordinator's fault: its deadline, and its credit.
+OUR_FAULTS = frozenset({"deadline", "credit_withheld"})
 #: Frames in one batch: an honest agent sends what became ready in a tick, one per stream and a few more.
 BATCH_FRAMES_MAX = 16_384
 #: Engines and devices of one machine.
@@ -327,8 +329,12 @@ def _check_json(text: bytes, kind: type) -> None:
 
 
 def _failure(failure: link_pb2.Failure) -> FailureDetail:
+    fault = fault_from_wire(failure.fault)
+    if fault is Fault.COORDINATOR and failure.code not in OUR_FAULTS:
+        # What would excuse the node has to be one of the things that we can have done.
+        fault = Fault.NODE
     return FailureDetail(
-        fault=fault_from_wire(failure.fault),
+        fault=fault,
         message=failure.message[:NODE_TEXT_MAX],
         http_status=failure.http_status,
         type=failure.type[:100],

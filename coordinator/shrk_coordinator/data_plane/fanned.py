@@ -56,7 +56,10 @@ def calls_of(call: Call, body: Body) -> list[Call]:
         if len(raw) > BODY_BYTES_MAX:
             # Written anew a body may be longer than it came, and no node takes it.
             raise body_too_large(BODY_BYTES_MAX)
-        calls.append(replace(call, request_id=request_id, body=raw, by_ids=by_ids, choice_index=index))
+        sibling_of = call.request_id if index else b""
+        calls.append(
+            replace(call, request_id=request_id, body=raw, by_ids=by_ids, choice_index=index, sibling_of=sibling_of)
+        )
     return calls
 
 

@@ -295,7 +295,8 @@ class CallersHttp:
             by_ids=call.by_ids,
             key_id=call.key_id,
             digest=call.digest,
-            sibling=call.choice_index > 0,
+            sibling_of=call.sibling_of,
+            sibling=call.choice_index,
         )
 
     async def _admit(self, turn: Turn, dialect: Dialect) -> tuple[Sequence[Call], int]:

@@ -34,6 +34,8 @@ class Call:
     #: Which of several answers this is.
     choice_index: int = 0
     key_id: str = ""
+    #: The first of a few answers to one request, where this is another of them.
+    sibling_of: bytes = b""
     #: Of all that the caller sent.
     digest: bytes = b""
 

@@ -22,6 +22,7 @@ from shrk_coordinator.data_plane.end_of_tick import EndOfTick
 from shrk_coordinator.data_plane.errors import from_failure, from_refusal
 from shrk_coordinator.data_plane.held import HeldBytes
 from shrk_coordinator.data_plane.order import Call, Delivered, frames_of
+from shrk_coordinator.data_plane.sink import StreamSink
 from shrk_coordinator.errors import ApiError, overloaded, stopping
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.cursor import CommitCursor, PieceVerdict
@@ -109,9 +110,8 @@ class Relay:
         """An attempt starts, from the beginning or from where the cursor stands: the frames to send."""
         left = self._deadline - self._tell.now()
         if effect.rival:
-            self.cursor.admit(effect.stream)
-            self._rival = (effect, Delivered())
-            return frames_of(self.call, effect, self._rival[1], 0, 0, left)
+            self._admit_rival(effect)
+            return frames_of(self.call, effect, Delivered(), 0, 0, left)
         self._rival = None
         if effect.resume is None:
             self._start_over()
@@ -128,9 +128,17 @@ class Relay:
         cursor = self.cursor
         return frames_of(self.call, effect, self._delivered, cursor.index, cursor.digest, left, self._credit)
 
+    def _admit_rival(self, effect: do.StartAttempt) -> None:
+        if self.cursor.current is None:
+            self.cursor.admit(effect.stream)
+            self._rival = (effect, Delivered())
+        else:
+            # Half an event has come meanwhile, of which the state knows nothing: the race is over.
+            self._tell.race_won(self.cursor.current)
+
     def sink(self, stream: StreamId) -> AttemptSink:
         """Where an attempt's pieces go."""
-        return _Sink(self, stream)
+        return StreamSink(self, stream)
 
     def refused(self, effect: do.RefuseRequest) -> None:
         """No node takes it."""
@@ -200,7 +208,7 @@ class Relay:
 
     def piece(self, stream: StreamId, piece: link_pb2.Piece, size: int, part: bytes) -> None:
         """Judge one piece; pass it on where it is the next."""
-        if self.ended or not self._speaks(stream):
+        if self.ended or not self._listens(stream, self._first_breach(stream, piece, size)):
             return
         if breach := self._breach(piece, size):
             # Before the cursor has moved: what it has passed counts as said, and the next node leaves it out.
@@ -214,6 +222,9 @@ class Relay:
         if verdict is PieceVerdict.BROKEN:
             self._broken(stream, "it sent pieces out of order, or tokens with half an event")
             return
+        if self._rival is not None:
+            self._rival = None
+            self._tell.race_won(stream)
         self._credit -= size
         self._halfway = piece.more
         if piece.more:
@@ -221,15 +232,28 @@ class Relay:
         else:
             self._take_whole(stream, piece, part)
 
-    def _speaks(self, stream: StreamId) -> bool:
-        """Whether this is the attempt whose answer it is; of two, the first that says something."""
-        attempt = self._attempt
-        if self._rival is not None and attempt is not None and stream in (attempt.stream, self._rival[0].stream):
-            if stream != attempt.stream:
-                self._swap(*self._rival)
-            self._rival = None
+    def _listens(self, stream: StreamId, breach: str) -> bool:
+        """Whether this is the attempt whose answer it is. A rival is, from its first word on, unless that is a
+        `breach`: then it only loses the race."""
+        if self._rival is not None and stream == self._rival[0].stream:
+            rival, self._rival = self._rival, None
+            if breach:
+                self._broken(stream, breach)
+                return False
+            self._swap(*rival)
             self._tell.race_won(stream)
         return self._attempt is not None and stream == self._attempt.stream
+
+    def _first_breach(self, stream: StreamId, piece: link_pb2.Piece, size: int) -> str:
+        """What is wrong with a rival's first piece, in words; empty where nothing is, or it is no rival's."""
+        if self._rival is None or stream != self._rival[0].stream:
+            return ""
+        if piece.sequence or piece.first_index or (piece.more and piece.tokens):
+            return "it sent pieces out of order, or tokens with half an event"
+        credit, self._credit = self._credit, CREDIT_BYTES
+        breach = self._breach(piece, size)
+        self._credit = credit
+        return breach
 
     def _swap(self, rival: do.StartAttempt, delivered: Delivered) -> None:
         """The rival was faster: nothing of the other has reached the caller."""
@@ -291,7 +315,8 @@ class Relay:
 
     def finish(self, stream: StreamId, finish: link_pb2.Finish) -> None:
         """The node says that the answer is whole."""
-        if self.ended or not self._speaks(stream):
+        early = f"it ended at token {finish.end_index} and had sent none" if finish.end_index else ""
+        if self.ended or not self._listens(stream, early):
             return
         if finish.end_index != self.cursor.index or self._halfway:
             self._broken(stream, f"it ended at token {finish.end_index} and had sent {self.cursor.index}")
@@ -370,22 +395,3 @@ class Relay:
     @abstractmethod
     def _complete(self, finish: link_pb2.Finish) -> None:
         """The answer is whole."""
-
-
-class _Sink:
-    """Takes one attempt's frames to its relay, under the stream's own name."""
-
-    __slots__ = ("_relay", "_stream")
-
-    def __init__(self, relay: Relay, stream: StreamId) -> None:
-        self._relay = relay
-        self._stream = stream
-
-    def prompt(self, prompt: link_pb2.Prompt) -> None:
-        self._relay.prompt(self._stream, prompt)
-
-    def piece(self, piece: link_pb2.Piece, size: int, part: bytes) -> None:
-        self._relay.piece(self._stream, piece, size, part)
-
-    def finish(self, finish: link_pb2.Finish) -> None:
-        self._relay.finish(self._stream, finish)

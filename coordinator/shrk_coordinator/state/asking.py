@@ -25,7 +25,7 @@ HEDGE_SECONDS_MAX = 5.0
 #: Of those that wait for a model so many are looked at when time has passed: whoever comes next may not go anywhere.
 HEADS = 8
 #: And when a place comes free: all before one that may go there may have failed there, together.
-CANDIDATES = 64
+CANDIDATES = 128
 #: In one tick so many are looked at in vain, whatever they wait for. What happens to a node is heard of when it does:
 #: this is for what comes with time alone.
 MISSED_MAX = 64
@@ -53,23 +53,20 @@ class Asking:
     def _choose(
         self, now: float, request: Request, of_others: Callable[[frozenset[NodeId]], Choice | None]
     ) -> Choice | None:
-        """As `of_others` says, which is told whom to spare; of all suspects of a model only one runs."""
-        spared = self.suspects.nodes(now, request.digest)
+        """As `of_others` says, which is told whom to spare; of all suspects one runs on each node."""
+        spared = frozenset() if request.delivered else self.suspects.nodes(now, request.digest)
         if not spared:
             return of_others(spared)
-        if self.suspects.poisoned(now, request.digest) or not self.suspects.try_one(request.model, request.request_id):
+        if self.suspects.poisoned(now, request.digest) and not request.delivered:
             return None
-        # Nor beside one that was sent before that was known: the next crash could be of either.
+        # The next crash must tell which it was.
         beside = frozenset(
             attempt.node_id
             for attempt in self.attempts.by_stream.values()
             if attempt.spoke_at is None and self.suspects.nodes(now, attempt.request.digest)
         )
         others = self._roster.count(request.model) > len(spared)
-        chosen = of_others(spared | beside if others else beside)
-        if chosen is None:
-            self.suspects.over(request.model, request.request_id)
-        return chosen
+        return of_others(spared | beside if others else beside)
 
     def begin(self, now: float, request: Request, chosen: Choice, after: str, *, rival: bool = False) -> Effect:
         """Ask this node; `rival`: besides the one that is asked already."""
@@ -120,11 +117,11 @@ class Asking:
         return []
 
     def well(self, attempt: Attempt) -> None:
-        """A token came. Where it closes a breaker, all places there are news."""
-        closes = not attempt.standing.breaker.closed
+        """A token came. Where it closes a breaker, or clears a suspect, all places there are news."""
+        news = not attempt.standing.breaker.closed or self.suspects.cleared(attempt.request.digest)
         attempt.standing.spoke()
         offer = self._roster.offer_of(attempt.node_id, attempt.request.model, attempt.life)
-        if closes and offer is not None:
+        if news and offer is not None:
             self.news([offer])
 
     def news(self, offers: Iterable[Offer]) -> None:
@@ -139,12 +136,15 @@ class Asking:
         first = self._next_model % len(models) if models else 0
         left = MISSED_MAX
         for self._next_model, model in enumerate([*models[first:], *models[:first]], first + 1):
-            missed = 0
+            missed = heads = 0
             for request in self.attempts.waiting.of(model):
+                suspect = self.attempts.waiting.suspected(request)
                 begun = self.ask(now, request, request.lost.code if request.lost else "")
                 effects += begun
                 missed += not begun
-                if missed >= left or (missed >= HEADS and not request.delivered):
+                # Where one suspect may not go, the next may: each spares other nodes.
+                heads += not (begun or suspect or request.delivered)
+                if missed >= left or heads >= HEADS:
                     break
             left -= missed
             if left <= 0:
@@ -172,7 +172,6 @@ class Asking:
         """Free what the attempt held on its node, if the node still offers the model."""
         request = attempt.request
         self.attempts.end(attempt)
-        self.suspects.over(request.model, request.request_id)
         code, reason = (failure.code, failure.message) if failure else ("", "")
         self.journal.attempt_ended(now, request.request_id, attempt.number, outcome, code, reason)
         if offer := self._roster.offer_of(attempt.node_id, request.model, attempt.life):

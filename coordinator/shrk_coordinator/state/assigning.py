@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shrk_contract.terms import SERVING, EngineReport, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.facts import Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
 from shrk_coordinator.state.replicas.reconciler import Reconciler
-from shrk_coordinator.state.roster import Node, Roster
+from shrk_coordinator.state.roster import COMING, Node, Roster
 from shrk_coordinator.state.waiting import Waiting
 
 #: A node that tells no bound has room for all that its owner allows.
 UNBOUNDED_BYTES = 1 << 62
+#: What one node may make of how long a load takes: nobody else's is cut short or waited for because of it.
+LOAD_SECONDS_MIN, LOAD_SECONDS_MAX = 30.0, 3_600.0
 #: Of the newest load in the running mean of how long one takes.
 WEIGHT = 0.3
-
-_COMING = frozenset({State.INSTALLING, State.STARTING, State.DOWNLOADING, State.LOADING, State.VERIFYING})
 
 
 class Assigning:
@@ -31,7 +31,7 @@ class Assigning:
         self._term = term
         self._reconciler: Reconciler | None = None
         #: Since when each engine is as it is.
-        self._conditions: dict[tuple[NodeId, str], tuple[Condition, float]] = {}
+        self._conditions: dict[NodeId, dict[str, tuple[Condition, float]]] = {}
         self._first_seen: dict[str, float] = {}
         #: How long loading each model took, as a running mean.
         self._load_seconds: dict[str, float] = {}
@@ -46,6 +46,10 @@ class Assigning:
         """Decide; what nodes are to be told."""
         if self._reconciler is None:
             return []
+        for model in self._roster.forgotten():
+            self._reconciler.retire(model)
+            self._load_seconds.pop(model, None)
+            self._first_seen.pop(model, None)
         for model in self._roster.models():
             self._reconciler.model(now, self._model_facts(now, model))
         effects: list[do.Effect] = []
@@ -71,16 +75,24 @@ class Assigning:
     def _facts(self, now: float, node: Node) -> NodeFacts:
         report = node.report
         terms = report.terms if report else None
-        engines = report.engines if report else ()
+        engines: dict[str, EngineReport] = {}
+        for engine in report.engines if report else ():
+            # Of two for one model the one that serves.
+            if engine.model not in engines or engine.status.state in SERVING:
+                engines[engine.model] = engine
+        before = self._conditions.get(node.node_id, {})
+        conditions = {model: self._condition(now, node, engine, before) for model, engine in engines.items()}
+        if report is not None:
+            self._conditions[node.node_id] = conditions
         return NodeFacts(
             node_id=node.node_id,
             owner=node.owner,
             network=node.address,
             host=report.host.name if report else "",
             linked=node.link is not None and report is not None,
-            since=node.since,
+            since=node.lost_at if node.link is None else node.linked_at,
             memory=(terms.memory_bytes if terms else 0) or UNBOUNDED_BYTES,
-            engines={engine.model: self._engine_facts(now, node, engine) for engine in engines},
+            engines={model: _engine_facts(node, engine, *conditions[model]) for model, engine in engines.items()},
             allowed=frozenset(terms.models if terms else ()),
             closes_at=node.closes_at,
             margin=node.margin,
@@ -89,24 +101,20 @@ class Assigning:
             revision=node.assigned_revision,
         )
 
-    def _engine_facts(self, now: float, node: Node, engine: EngineReport) -> EngineFacts:
-        condition = _condition(engine)
-        key = node.node_id, engine.model
-        before, since = self._conditions.get(key, (Condition.ABSENT, now))
-        if condition is not before:
-            if (before, condition) == (Condition.LOADING, Condition.SERVING):
-                self._learn_load(engine.model, now - since)
-            since = now
-        self._conditions[key] = condition, since
-        return EngineFacts(
-            size=engine.memory_bytes,
-            condition=condition,
-            since=since,
-            failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
-            reason=engine.status.reason,
-        )
+    def _condition(
+        self, now: float, node: Node, engine: EngineReport, before: Mapping[str, tuple[Condition, float]]
+    ) -> tuple[Condition, float]:
+        """How an engine is, and since when."""
+        condition = Condition.FAILED if engine.model in node.refused else _condition(engine)
+        was, since = before.get(engine.model, (Condition.ABSENT, now))
+        if condition is was:
+            return was, since
+        if (was, condition) == (Condition.LOADING, Condition.SERVING):
+            self._learn_load(engine.model, now - since)
+        return condition, now
 
     def _learn_load(self, model: str, seconds: float) -> None:
+        seconds = min(max(seconds, LOAD_SECONDS_MIN), LOAD_SECONDS_MAX)
         known = self._load_seconds.get(model)
         self._load_seconds[model] = seconds if known is None else known + WEIGHT * (seconds - known)
 
@@ -128,6 +136,16 @@ def _condition(engine: EngineReport) -> Condition:
     state = engine.status.state
     if state in SERVING:
         return Condition.SERVING
-    if state in _COMING:
+    if state in COMING:
         return Condition.LOADING
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT
+
+
+def _engine_facts(node: Node, engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
+    return EngineFacts(
+        size=engine.memory_bytes,
+        condition=condition,
+        since=since,
+        failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
+        reason=node.refused.get(engine.model, engine.status.reason),
+    )

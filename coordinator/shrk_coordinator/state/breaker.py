@@ -36,8 +36,9 @@ class Breaker:
     probed_at: float | None = None
     #: It opened because something stalled there: the node may be well, and is better than none.
     stalled: bool = False
-    #: The life whose loss was counted: many attempts may be lost with it.
+    #: The life whose loss was counted, and when: many attempts may be lost with it.
     _lost: EngineLife | None = None
+    _lost_at: float = 0.0
 
     @property
     def closed(self) -> bool:
@@ -67,16 +68,22 @@ class Breaker:
         self.failures = self.opened = 0
         self.probed_at, self.stalled, self._lost = None, False, None
 
-    def failed(self, now: float, lost: EngineLife | None = None) -> None:
-        """A request failed there; `lost`: together with the engine's life, which counts once."""
+    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float = 0.0) -> bool:
+        """A request failed there, sent at `begun_at`; `lost`: together with the engine's life, which counts once.
+
+        True where it was lost with the engine; what is sent later to an engine that is said to be lost, and lives, is
+        a failure like any other.
+        """
+        if lost is not None and lost == self._lost and begun_at <= self._lost_at:
+            return True
+        news = lost is not None and lost != self._lost
         if lost is not None:
-            if lost == self._lost:
-                return
-            self._lost = lost
+            self._lost, self._lost_at = lost, now
         self.failures += 1
         if self.opened or self.failures >= FAILURES_MAX:
             self._open(now)
             self.stalled = False
+        return news
 
     def stall(self, now: float) -> None:
         """A stream stalled there."""
@@ -93,6 +100,6 @@ class Breaker:
         self.probed_at = None
 
     def new_life(self, now: float) -> None:
-        """The engine was started anew, or its node dialled again: worth a probe at once."""
-        self.open_until = min(self.open_until, now)
-        self.probed_at = None
+        """The engine was started anew, or its node dialled again: worth a probe at once, but not each time."""
+        if self.opened == 1:
+            self.open_until = min(self.open_until, now)

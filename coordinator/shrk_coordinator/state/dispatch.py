@@ -14,27 +14,19 @@ from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.asking import Asking
 from shrk_coordinator.state.budget import HEDGE_SHARE, RETRIES_MIN, RETRY_SHARE, Budget
-from shrk_coordinator.state.continuation import (
-    CONFIRMED_LOSSES,
-    LOSSES,
-    choose_elsewhere,
-    first_wish,
-)
+from shrk_coordinator.state.continuation import CONFIRMED_LOSSES, LOSSES, choose_elsewhere, first_wish
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.state.journal import Outcome
+from shrk_coordinator.state.learning import learn_answer, learn_first_token
 from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, why_nowhere
-from shrk_coordinator.state.request import (
-    FINISH_SECONDS_MAX,
-    REQUEST_SECONDS_MAX,
-    Attempt,
-    Phase,
-    Request,
-)
+from shrk_coordinator.state.request import FINISH_SECONDS_MAX, REQUEST_SECONDS_MAX, Attempt, Phase, Request
 from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, seconds_to_wait
 
+#: Answers to one request that are taken together, however busy the nodes are: more of them wait.
+SIBLINGS_MAX = 8
 #: What a caller is told to wait, in seconds, where nothing better is known.
 RETRY_AFTER_SECONDS = 2.0
 
@@ -65,7 +57,8 @@ class Dispatch:
             by_ids=event.by_ids,
             deadline=now + REQUEST_SECONDS_MAX,
             digest=event.digest,
-            queues=event.sibling,
+            queues=self._comes_along(event),
+            sibling=event.sibling_of != b"",
         )
         self.attempts.open(request)
         if not self._roster.knows(model):
@@ -75,10 +68,15 @@ class Dispatch:
             return [self._refuse_poisoned(now, request)]
         self._retries.request()
         self._hedges.request()
-        if self.attempts.waiting.new(model) and not event.sibling:
+        if self.attempts.waiting.new(model) and not request.queues:
             # Others came first.
             return self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, self._roster.count(model)),)))
         return self._place_new(now, request)
+
+    def _comes_along(self, event: seen.RequestArrived) -> bool:
+        """Whether it is one of the first few answers to a request, of which another is under way already."""
+        first = self.attempts.requests.get(event.sibling_of)
+        return event.sibling < SIBLINGS_MAX and first is not None and first.current is not None
 
     def _place_new(self, now: float, request: Request) -> list[Effect]:
         """Ask a node, or let the request wait for one, or tell its caller why none can be asked."""
@@ -115,7 +113,8 @@ class Dispatch:
             hopeful = self._roster.due_back(now, model)
             if not hopeful and Reason.EJECTED in reasons:
                 retry_after = self._roster.seconds_to_probe(now, model)
-        if hopeful and not request.exhausted and waiting.join(now, request, None):
+        suspect = bool(self._suspects.nodes(now, request.digest))
+        if (hopeful or request.sibling) and not request.exhausted and waiting.join(now, request, None, suspect=suspect):
             return []
         return [self._refuse(now, request, do.NoNode(model, nowhere.counts, math.ceil(retry_after)))]
 
@@ -201,17 +200,8 @@ class Dispatch:
         self.journal.first_piece(now, request.request_id, attempt.number, index)
         self.asking.well(attempt)
         if attempt.resume is None:
-            self._learn_first_token(now, attempt)
-        self._suspects.cleared(request.digest)
-        self._suspects.over(request.model, request.request_id)
+            learn_first_token(self._roster, now, attempt)
         return effects
-
-    def _learn_first_token(self, now: float, attempt: Attempt) -> None:
-        waited = now - attempt.begun_at
-        attempt.standing.speed.first_token(now, waited)
-        if served := self._roster.served(attempt.request.model):
-            served.typical.first_token(now, waited)
-            served.first_tokens.add(waited)
 
     def ids_unknown(self, stream: StreamId) -> list[Effect]:
         """Its engine does not tell all token ids."""
@@ -238,16 +228,30 @@ class Dispatch:
             return self.broken(now, stream, begun)
         request = attempt.request
         request.left[attempt.life] = now
+        request.rejections += 1
         attempt.gave_way()
+        attempt.standing.rejected(now)
         release = self.asking.release(now, attempt, Outcome.REJECTED)
         if request.current is not None:
             return [release]
         if request.delivered or request.failures:
             busy = FailureDetail(Fault.NODE, "no node was free to go on", code="node_rejected")
-            return [release, *self._go_on(now, request, busy)]
+            if request.rejections > 1 and not (request.delivered or self._retry(request)):
+                return [release, *self._wait_or_fail(now, request, busy)]
+            return [release, *self._go_on(now, request, busy, free=True)]
         if request.exhausted:
             return [release, self._refuse(now, request, do.NoNode(request.model, (("rejected", request.attempts),)))]
+        if request.rejections > 1 and not self._retry(request):
+            # Nodes that take nothing must not cost as much as those that fail.
+            return [release, *self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, len(request.left)),)))]
         return [release, *self._place_new(now, request)]
+
+    def _retry(self, request: Request) -> bool:
+        """Take a second try from the budget, until the request ends; False where none is left."""
+        if not self._retries.spend():
+            return False
+        request.retries += 1
+        return True
 
     def finished(self, now: float, stream: StreamId, tokens: int) -> list[Effect]:
         """Its answer is whole."""
@@ -256,23 +260,11 @@ class Dispatch:
             return []
         request = attempt.request
         self.asking.well(attempt)
-        self._learn_pace(now, attempt, tokens)
-        if served := self._roster.served(request.model):
-            served.answered(now - attempt.begun_at)
+        learn_answer(self._roster, now, attempt, tokens)
         effects: list[Effect] = [self.asking.release(now, attempt, Outcome.FINISHED)]
         effects += self._cancel_all(now, request, "another node was faster", Outcome.OUTRUN)
         self._close(now, request, Outcome.FINISHED, tokens)
         return effects
-
-    def _learn_pace(self, now: float, attempt: Attempt, tokens: int) -> None:
-        since = attempt.begun_at if attempt.spoke_at is None else attempt.spoke_at
-        generated = tokens - attempt.first_index
-        if generated < 1:
-            return
-        served = self._roster.served(attempt.request.model)
-        attempt.standing.speed.pace(now, (now - since) / generated)
-        if served:
-            served.typical.pace(now, (now - since) / generated)
 
     def failed(self, now: float, stream: StreamId, failure: FailureDetail) -> list[Effect]:
         """It ended without a whole answer."""
@@ -290,7 +282,7 @@ class Dispatch:
     def over(self, now: float, attempt: Attempt, failure: FailureDetail) -> list[Effect]:
         """An attempt ended without a finish: complete the request, or ask another node where that is possible."""
         request = attempt.request
-        self._remember_failure(now, attempt, failure)
+        lost = self._remember_failure(now, attempt, failure)
         release = self.asking.release(now, attempt, Outcome.FAILED, failure)
         if attempt.phase is Phase.CLOSING:
             if failure.code not in LOSSES:
@@ -308,37 +300,42 @@ class Dispatch:
             request.failures = attempt.failures_after
         if request.current is not None:
             return [release]
-        return [release, *self._go_on(now, request, failure)]
+        return [release, *self._go_on(now, request, failure, free=lost)]
 
-    def _remember_failure(self, now: float, attempt: Attempt, failure: FailureDetail) -> None:
-        """What it says about the node, and about the request."""
+    def _remember_failure(self, now: float, attempt: Attempt, failure: FailureDetail) -> bool:
+        """What it says about the node, and about the request; True where the attempt was lost with its engine."""
         request, standing = attempt.request, attempt.standing
-        nodes = failure.fault in (Fault.NODE, Fault.ENGINE) and failure.code not in (CANNOT_RESUME, DIVERGED)
-        if attempt.phase is Phase.CLOSING or not nodes:
+        # Only what was to be continued can be what cannot be.
+        excused = attempt.resume is not None and failure.code in (CANNOT_RESUME, DIVERGED)
+        if attempt.phase is Phase.CLOSING or excused or failure.fault not in (Fault.NODE, Fault.ENGINE):
             attempt.gave_way()
-            return
-        standing.failed(now, attempt.life if failure.code in CONFIRMED_LOSSES else None)
+            return False
         if failure.code == "engine_crashed" and request.digest and attempt.spoke_at is None and not request.delivered:
             self._suspects.blame(now, request.digest, attempt.node_id, attempt.life)
+        confirmed = attempt.life if failure.code in CONFIRMED_LOSSES else None
+        return standing.failed(now, confirmed, attempt.begun_at)
 
-    def _go_on(self, now: float, request: Request, failure: FailureDetail) -> list[Effect]:
-        """Ask the next node, or wait for one, or give the request up with what was last heard."""
+    def _go_on(self, now: float, request: Request, failure: FailureDetail, *, free: bool) -> list[Effect]:
+        """Ask the next node, or wait for one, or give the request up with what was last heard. `free`: at no cost to
+        the retry budget."""
         if request.exhausted or now >= request.deadline:
             return [self._fail(now, request, failure)]
-        if self._suspects.poisoned(now, request.digest):
+        if self._suspects.poisoned(now, request.digest) and not request.delivered:
             return [self._refuse_poisoned(now, request)]
-        if not request.delivered and failure.code not in CONFIRMED_LOSSES and failure.code != "node_rejected":
-            if not self._retries.spend():
-                return [self._fail(now, request, failure)]
-            request.retries += 1
+        if not (request.delivered or free or self._retry(request)):
+            return [self._fail(now, request, failure)]
         # Who else was reading where an engine crashed is about to be told: suspects are tried with the next tick.
         tried_at_once = failure.code != "engine_crashed" or not self._suspects.nodes(now, request.digest)
         if tried_at_once and (started := self.asking.ask(now, request, failure.code)):
             return started
-        # What has begun to reach its caller waits in any case; the rest, where what was lost or another may be back.
+        return self._wait_or_fail(now, request, failure)
+
+    def _wait_or_fail(self, now: float, request: Request, failure: FailureDetail) -> list[Effect]:
+        """What has begun to reach its caller waits in any case; the rest, where what was lost may be back."""
         others = failure.fault is not Fault.COORDINATOR and self._roster.due_back(now, request.model)
         hopeful = request.delivered or failure.code in LOSSES or others
-        if hopeful and self.attempts.waiting.join(now, request, failure):
+        suspect = bool(self._suspects.nodes(now, request.digest))
+        if hopeful and self.attempts.waiting.join(now, request, failure, suspect=suspect):
             return []
         return [self._fail(now, request, failure)]
 
@@ -354,7 +351,8 @@ class Dispatch:
 
     def give_up_waiting(self, now: float) -> list[Effect]:
         """End the requests that have waited long enough, and those that engines have crashed of meanwhile."""
-        poisoned = [r for r in self.attempts.waiting if self._suspects.poisoned(now, r.digest)]
+        waiting = [request for request in self.attempts.waiting if not request.delivered]
+        poisoned = [request for request in waiting if self._suspects.poisoned(now, request.digest)]
         effects: list[Effect] = [self._refuse_poisoned(now, request) for request in poisoned]
         for request in self.attempts.waiting.overdue(now):
             if request.lost is not None:

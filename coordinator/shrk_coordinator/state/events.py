@@ -107,8 +107,10 @@ class RequestArrived:
     key_id: str = ""
     #: Of what the caller sent; empty: not told.
     digest: bytes = b""
-    #: One of several answers to what was asked at once, and not the first of them: it comes along where that did.
-    sibling: bool = False
+    #: The first of several answers to one request, where this is another of them, and which; empty where it is the only
+    #: one, or the first.
+    sibling_of: RequestId = b""
+    sibling: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ best of all, costs the same however many there are, and two coordinators do not 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
         return Reason.PIN
     if reason := _trouble(node, offer, wish):
         return reason
-    if not offer.has_room(queues=wish.queues):
+    if not offer.has_room(queues=wish.queues) or (wish.now < offer.standing.busy_until and not wish.ejected):
         return Reason.FULL
     return None
 
@@ -120,11 +121,14 @@ def _trouble(node: Node, offer: Offer, wish: Wish) -> Reason | None:
     return Reason.UNWELL if wish.well and node.quiet else None
 
 
-Rank = tuple[int, float, int, NodeId]
+#: Turn, expected time in steps, load, attempts so far, and the name.
+Rank = tuple[int, int, float, int, NodeId]
+#: What differs by less than this factor is much the same: else all would go to whoever is a hair faster.
+STEP = 1.25
 
 
 def rank(node: Node, offer: Offer, wish: Wish, typical: Speed) -> Rank:
-    """The soonest answer first; among equals the node that was asked least, so that idle nodes take turns.
+    """The soonest answer first; of much the same the least loaded, then whoever was asked least: idle nodes take turns.
 
     One that failed is probed as soon as it may be, or it would never be found well again; until then it comes last, as
     does one that is not heard: what it lost has left it the least loaded of all.
@@ -137,7 +141,9 @@ def rank(node: Node, offer: Offer, wish: Wish, typical: Speed) -> Rank:
     else:
         turn = 0 if wish.probes and breaker.allows(wish.now) else 2
     share = (offer.live + 1) / offer.slots
-    return turn, speed.expected(wish.now, typical) * (1.0 + share), offer.placed, offer.node_id
+    seconds = speed.expected(wish.now, typical) * (1.0 + share)
+    steps = round(math.log(max(seconds, 1e-6), STEP))
+    return turn, steps, share, offer.placed, offer.node_id
 
 
 def place(roster: Roster, wish: Wish, dice: Dice) -> Placed | None:

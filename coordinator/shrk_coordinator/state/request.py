@@ -133,6 +133,10 @@ class Request:
     rival: Attempt | None = None
     #: It may wait in an engine's own queue, for its caller is being served already.
     queues: bool = False
+    #: One of several answers to one request, and not the first.
+    sibling: bool = False
+    #: Nodes that would not take it.
+    rejections: int = 0
     #: Retries that it took from the budget.
     retries: int = 0
     #: Of what its caller sent: what crashes an engine is known by it.

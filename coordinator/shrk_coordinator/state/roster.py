@@ -28,7 +28,7 @@ STANDINGS_MAX = 64
 #: A link that was lost is dialled anew within a second or two; after this nobody waits for it.
 BACK_SECONDS_MAX = 10.0
 #: States of an engine that will serve before long, unless something is wrong with it.
-_COMING = frozenset({State.STARTING, State.LOADING})
+COMING = frozenset({State.INSTALLING, State.STARTING, State.DOWNLOADING, State.LOADING, State.VERIFYING})
 #: So many nodes of a model are looked at where nobody is found among a few that were drawn: if these cannot be asked
 #: either, hardly one in thirty can.
 LOOKED_MAX = 128
@@ -55,6 +55,8 @@ class Node:
     offers: dict[str, Offer] = field(default_factory=dict)
     #: What is known of each model it has offered, whatever became of its links and engines.
     standings: dict[str, Standing] = field(default_factory=dict)
+    #: Models that its newest report names.
+    named: frozenset[str] = frozenset()
     #: When its owner wants it back, in monotonic seconds, and how many degrees it is below its cap; None: not known.
     closes_at: float | None = None
     margin: float | None = None
@@ -111,6 +113,7 @@ class Roster:
     def __init__(self) -> None:
         self.nodes: dict[NodeId, Node] = {}
         self._models: dict[str, Served] = {}
+        self._forgotten: list[str] = []
 
     def link(self, now: float, node_id: NodeId, link: LinkId, incarnation: int, owner: str, address: str = "") -> Node:
         """A node is linked, whether new or back. `address`: the host that it came from, where that is known."""
@@ -139,12 +142,12 @@ class Roster:
         node.name, node.agent_version = report.host.name[:NAMES_LENGTH_MAX], report.agent_version[:NAMES_LENGTH_MAX]
         node.note(now)
         offered: dict[str, EngineReport] = {}
+        self._name(node, frozenset(engine.model for engine in report.engines))
         for engine in report.engines:
-            self._remember(engine.model)
             if engine.status.state in SERVING:
                 offered[engine.model] = engine
             elif (served := self._models.get(engine.model)) and (
-                engine.status.state in _COMING or node.node_id not in served.away
+                engine.status.state in COMING or node.node_id not in served.away
             ):
                 served.left_by(node.node_id)
         for model in node.offers.keys() - offered.keys():
@@ -171,7 +174,7 @@ class Roster:
             return  # beyond MODELS_MAX
         assert node.link is not None, "only linked nodes report"
         standing = node.standing(model)
-        standing.new_life(now)
+        standing.breaker.new_life(now)
         offer = node.offers[model] = Offer(node.node_id, node.link, engine, standing)
         offer.reported(engine)
         self._models[model].add(offer)
@@ -184,6 +187,29 @@ class Roster:
             self._models = {name: served for name, served in self._models.items() if served.offers}
         if len(self._models) < MODELS_MAX:
             self._models[model] = Served()
+
+    def _name(self, node: Node, models: frozenset[str]) -> None:
+        """A node names these models now: what none names any more is forgotten."""
+        gone = node.named - models
+        for model in models - node.named:
+            self._remember(model)
+            if served := self._models.get(model):
+                served.named_by.add(node.node_id)
+        node.named = models
+        for model in gone:
+            if model in node.offers:
+                self._withdraw(node, model)
+            if (served := self._models.get(model)) is not None:
+                served.named_by.discard(node.node_id)
+                served.away.pop(node.node_id, None)
+                if not served.named_by:
+                    del self._models[model]
+                    self._forgotten.append(model)
+
+    def forgotten(self) -> list[str]:
+        """Models that have been forgotten since this was last asked."""
+        forgotten, self._forgotten = self._forgotten, []
+        return [model for model in forgotten if model not in self._models]
 
     def _withdraw(self, node: Node, model: str) -> None:
         del node.offers[model]
@@ -294,7 +320,7 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
     if node.report is None:
         return True
     engines = node.report.engines
-    return any(engine.model == model and engine.status.state in _COMING for engine in engines)
+    return any(engine.model == model and engine.status.state in COMING for engine in engines)
 
 
 def _margin(report: Report) -> float | None:

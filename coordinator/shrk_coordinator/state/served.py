@@ -14,6 +14,11 @@ from shrk_coordinator.state.speed import FirstTokens, Speed
 
 #: One in so many of an engine's slots may be asked for before it is free: what fills it is then on its way already.
 AHEAD = 8
+#: A node that says that it is busy is left alone for so long, and that many times as long if it keeps saying so.
+BUSY_SECONDS = 1.0
+REJECTIONS_MAX = 5
+#: More than this no agent's own settings allow; what a node claims beyond it is not believed.
+SLOTS_MAX = 1_024
 #: Of the newest answer in the running mean of how long one takes.
 WEIGHT = 0.1
 
@@ -25,21 +30,28 @@ class Standing:
     breaker: Breaker = field(default_factory=Breaker)
     speed: Speed = field(default_factory=Speed)
 
+    #: Its node has said that it takes nothing more; until then it is not asked.
+    busy_until: float = 0.0
+    _rejections: int = 0
+
     def spoke(self) -> None:
         """A token came. What it was like before it failed says nothing about it now."""
         if not self.breaker.closed:
             self.speed = Speed()
         self.breaker.spoke()
+        self._rejections = 0
 
-    def new_life(self, now: float) -> None:
-        """The engine was started anew, or its node dialled again: it may be as fast as any."""
-        self.speed = Speed()
-        self.breaker.new_life(now)
+    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float = 0.0) -> bool:
+        """A request failed there; `lost`: with the engine itself, if it is so. True where it is."""
+        gone = self.breaker.failed(now, lost, begun_at)
+        if not gone:
+            self.speed.failed(now)
+        return gone
 
-    def failed(self, now: float, lost: EngineLife | None = None) -> None:
-        """A request failed there; `lost`: with the engine itself."""
-        self.breaker.failed(now, lost)
-        self.speed.failed(now)
+    def rejected(self, now: float) -> None:
+        """Its node would not take a request: others are asked for a while."""
+        self._rejections += 1
+        self.busy_until = now + min(self._rejections, REJECTIONS_MAX) * BUSY_SECONDS
 
 
 @dataclass(slots=True)
@@ -67,7 +79,7 @@ class Offer:
     @property
     def slots(self) -> int:
         """Answers that it generates at once."""
-        return max(1, self.engine.slots)
+        return min(max(1, self.engine.slots), SLOTS_MAX)
 
     @property
     def live(self) -> int:
@@ -109,6 +121,7 @@ class Served:
         "asked_at",
         "away",
         "first_tokens",
+        "named_by",
         "offers",
         "typical",
     )
@@ -117,6 +130,8 @@ class Served:
         self.offers: dict[NodeId, Offer] = {}
         #: The nodes that have named it and do not offer it now; those of which that is newest, last.
         self.away: dict[NodeId, None] = {}
+        #: The nodes whose newest report names it.
+        self.named_by: set[NodeId] = set()
         self.typical = Speed()
         self.first_tokens = FirstTokens()
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.

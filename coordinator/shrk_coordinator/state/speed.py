@@ -50,6 +50,11 @@ class Speed:
             self._token = max(self._token or 0.0, typical._token * waited / typical._first)
         self.sampled_at = now
 
+    def answered(self, typical: Speed) -> None:
+        """An answer came in one piece, which shows no first token: what failures were counted as is over."""
+        if self._first is not None and typical._first is not None:
+            self._first = min(self._first, typical._first)
+
     def failed(self, now: float) -> None:
         """A request failed."""
         self.first_token(now, FAILED_SECONDS)

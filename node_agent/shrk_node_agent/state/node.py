@@ -75,6 +75,8 @@ class NodeState:
             case seen.Assigned():
                 return self._assigned(event)
             case seen.LinkChanged():
+                # Whoever speaks on the next link is believed, whatever its clock says.
+                self.assignment.revision = None
                 return [self._tell()]
             case seen.DrainAsked():
                 self.draining = True

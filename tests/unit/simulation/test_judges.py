@@ -162,18 +162,6 @@ def test_a_suspect_is_asked_elsewhere_where_there_is_another_node() -> None:
     deaths.begun(a_try("a", story=story), {"a"}, (), 1.0)
 
 
-def test_one_suspect_runs_at_a_time_until_it_has_a_token() -> None:
-    deaths, first, second = Deaths(), a_story(1), a_story(2)
-    for story in (first, second):
-        deaths.crashed(a_try("a", story=story), 0.0)
-    trial = a_try("b", story=first)
-    deaths.begun(trial, OTHERS, (), 1.0)
-    breaks("while another suspect runs", deaths.begun, a_try("c", story=second), OTHERS, (), 1.0)
-    deaths.spoke(trial)
-    deaths.begun(a_try("c", story=second), OTHERS, (), 2.0)
-    assert not deaths.nodes(first, 2.0)
-
-
 def test_a_suspect_is_not_asked_beside_another_that_was_sent_before() -> None:
     deaths, early, late = Deaths(), a_story(1), a_story(2)
     reading = a_try("b", story=early)

@@ -202,7 +202,7 @@ class Reconciler:
 
     def _look(self, now: float, known: Replicas) -> None:
         standing = self._standing(now, known)
-        late = [p for p in standing.coming if p.overdue(now, known.name, known.facts.load_seconds)]
+        late = [p for p in standing.late if p.condition(known.name) is not Condition.LOADING]
         for place in standing.going:
             place.assigned[known.name] = now  # Should it stay after all, it has its time from then on.
         for place in late:

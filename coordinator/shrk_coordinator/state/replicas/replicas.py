@@ -27,11 +27,13 @@ _FAIR = (0, (-1, 1, 1))
 
 @dataclass(slots=True)
 class Standing:
-    """One model's replicas at one moment, each in one of three."""
+    """One model's replicas at one moment, each in one of four."""
 
     serving: list[Place] = field(default_factory=list)
     #: Asked to load it, and expected to.
     coming: list[Place] = field(default_factory=list)
+    #: Asked to load it, and not expected any more. One that still loads is let go on: downloads take hours.
+    late: list[Place] = field(default_factory=list)
     #: About to leave or gone, or not to keep an idle model.
     going: list[Place] = field(default_factory=list)
     #: The domains of those that stay.
@@ -136,6 +138,9 @@ class Replicas:
                 standing.going.append(place)
                 continue
             serves = place.facts.linked and place.condition(self.name) is Condition.SERVING
+            if not serves and place.facts.linked and place.overdue(now, self.name, load_seconds):
+                standing.late.append(place)
+                continue
             (standing.serving if serves else standing.coming).append(place)
             standing.tally.add(place.domains)
         return standing

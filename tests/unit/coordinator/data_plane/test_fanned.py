@@ -142,8 +142,9 @@ async def test_prompts_that_would_each_take_a_large_field_along_are_refused_befo
 async def test_large_prompts_with_little_beside_them_are_taken() -> None:
     async with a_front() as front:
         asking = asyncio.ensure_future(front.complete(["x" * 8_000] * 120))
+        # More than all slots together: those that have no place wait for one, however long that takes.
         for _ in range(120):
-            await front.attempt()
+            (await front.attempt()).end()
         await give_up(asking)
 
 

@@ -73,16 +73,32 @@ async def test_where_the_first_is_lost_the_second_is_listened_to_and_the_other_w
             assert text_of(await rest_of(await asking)) == "hello"
 
 
-async def test_where_the_winner_breaks_the_contract_with_its_first_word_another_is_asked() -> None:
-    async with a_front(nodes=("a", "b", "c")) as front, a_race(front) as (first, second, asking):
-        slow = first.node
-        second.sequence = 7
-        second.say(chunk("out of order"))
-        third = await front.attempt()
-        assert third.node == "c" if slow != "c" else third.node in "ab"
-        third.say(chunk("hello"))
-        third.end()
-        assert text_of(await rest_of(await asking)) == "hello"
+async def test_whoever_breaks_the_contract_with_its_first_word_only_loses_the_race() -> None:
+    for number in (0, 1):
+        async with a_front(nodes=("a", "b", "c")) as front, a_race(front) as race:
+            breaks, other, asking = race[number], race[1 - number], race[2]
+            breaks.sequence = 7
+            breaks.say(chunk("out of order"))
+            assert (await front.links.cancelled.get())[0] == breaks.start.stream
+            other.say(chunk("hello"))
+            other.end()
+            assert text_of(await rest_of(await asking)) == "hello"
+            assert front.links.started.empty()
+
+
+async def test_a_second_node_that_is_asked_when_half_an_event_has_come_is_cancelled_at_once() -> None:
+    async with a_front() as front:
+        asking = asyncio.ensure_future(front.chat())
+        first = await front.attempt()
+        event = chunk("whole")
+        first.say(event[:10], tokens=0, more=True)
+        front.driver.post(seen.HedgeDue(front.driver.now(), first.start.stream))
+        second = await front.attempt()
+        assert (await front.links.cancelled.get())[0] == second.start.stream
+        second.say(chunk("never"))
+        first.say(event[10:])
+        first.end()
+        assert text_of(await rest_of(await asking)) == "whole"
 
 
 async def test_the_winners_prompt_is_what_the_next_node_goes_on_from() -> None:

@@ -92,3 +92,22 @@ def test_a_new_life_is_probed_at_once(breaker: Breaker) -> None:
     assert breaker.allows(1.0)
     breaker.began(1.0)
     assert not breaker.allows(1.0)
+
+
+def test_what_is_sent_to_an_engine_that_is_said_to_be_lost_and_lives_fails_like_anything_else(breaker: Breaker) -> None:
+    life = EngineLife(1, "m", 1)
+    assert breaker.failed(1.0, life, begun_at=0.5)
+    assert breaker.failed(1.1, life, begun_at=0.9), "it was under way when the engine was lost"
+    assert breaker.closed
+    for now in (2.0, 3.0):
+        assert not breaker.failed(now, life, begun_at=now - 0.1)
+    assert not breaker.closed
+
+
+def test_who_keeps_failing_is_not_probed_for_being_started_anew(breaker: Breaker) -> None:
+    fail(breaker)
+    breaker.new_life(1.0)
+    breaker.began(1.0)
+    breaker.failed(1.0)
+    breaker.new_life(2.0)
+    assert not breaker.allows(2.0)

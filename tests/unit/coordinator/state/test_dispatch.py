@@ -1,4 +1,4 @@
-"""What is learnt from attempts, and what they give back."""
+"""What attempts give back, and what says nothing against a node."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.budget import RETRIES_MIN
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import FailureDetail
-from shrk_coordinator.state.served import Served
-from shrk_coordinator.state.speed import TOKENS
-from support.states import ask, fail, link_node, lose, only_start
+from support.states import ask, fail, link_node, only_start
 
 ERROR = FailureDetail(Fault.ENGINE, "out of memory", http_status=500, code="engine_error")
 
@@ -23,43 +21,6 @@ def state() -> CoordinatorState:
     for node in "ab":
         link_node(state, node, "m", slots=64)
     return state
-
-
-def served(state: CoordinatorState) -> Served:
-    found = state.roster.served("m")
-    assert found is not None
-    return found
-
-
-def answer(state: CoordinatorState, *, first: float, end: float, tokens: int, streaming: bool = True) -> str:
-    """One whole answer; the node that gave it."""
-    start = only_start(ask(state, streaming=streaming)[1])
-    state.handle(seen.AttemptAccepted(0.0, start.stream))
-    if streaming:
-        state.handle(seen.FirstPieceDelivered(first, start.stream))
-    state.handle(seen.AttemptFinished(end, start.stream, tokens))
-    return start.node_id
-
-
-def test_a_streamed_answer_tells_its_first_token_and_its_pace(state: CoordinatorState) -> None:
-    node = answer(state, first=0.5, end=2.5, tokens=100)
-    speed = state.roster.nodes[node].offers["m"].standing.speed
-    assert speed.seconds == pytest.approx(0.5 + TOKENS * 0.02)
-    assert served(state).typical.seconds == speed.seconds
-
-
-def test_an_answer_in_one_piece_tells_its_pace_only(state: CoordinatorState) -> None:
-    answer(state, first=0.0, end=2.0, tokens=100, streaming=False)
-    assert served(state).typical.seconds == pytest.approx(TOKENS * 0.02)
-
-
-def test_a_continued_answer_says_nothing_about_first_tokens(state: CoordinatorState) -> None:
-    start = only_start(ask(state)[1])
-    state.handle(seen.FirstPieceDelivered(0.1, start.stream))
-    second = only_start(lose(state, start, now=1.0))
-    before = served(state).first_tokens.late
-    state.handle(seen.FirstPieceDelivered(60.0, second.stream, 5))
-    assert served(state).first_tokens.late == before
 
 
 def test_a_callers_own_error_says_nothing_against_the_node(state: CoordinatorState) -> None:

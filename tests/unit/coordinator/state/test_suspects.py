@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shrk_coordinator.state.lives import EngineLife
-from shrk_coordinator.state.suspects import POISONED_SECONDS, SUSPECTS_MAX, Suspects
+from shrk_coordinator.state.suspects import CRASHES_MAX, POISONED_SECONDS, SUSPECTS_MAX, Suspects
 
 DEADLY, HARMLESS = b"deadly", b"harmless"
 
@@ -30,10 +30,18 @@ def test_several_of_the_same_request_that_crash_together_count_once() -> None:
     assert not suspects.poisoned(0.0, DEADLY)
 
 
+def test_where_there_is_one_node_it_takes_one_crash_more() -> None:
+    suspects = Suspects()
+    for number in range(1, CRASHES_MAX + 1):
+        assert not suspects.poisoned(0.0, DEADLY)
+        suspects.blame(0.0, DEADLY, "a", life(number))
+    assert suspects.poisoned(0.0, DEADLY)
+
+
 def test_after_a_while_it_may_try_again_with_a_clean_name() -> None:
     suspects = Suspects()
     for number in (1, 2):
-        suspects.blame(0.0, DEADLY, "a", life(number))
+        suspects.blame(0.0, DEADLY, f"n{number}", life(number))
     assert suspects.poisoned(POISONED_SECONDS - 0.1, DEADLY)
     assert not suspects.poisoned(POISONED_SECONDS, DEADLY)
     suspects.blame(POISONED_SECONDS, DEADLY, "a", life(3))
@@ -43,20 +51,9 @@ def test_after_a_while_it_may_try_again_with_a_clean_name() -> None:
 def test_a_token_clears_it() -> None:
     suspects = Suspects()
     suspects.blame(0.0, DEADLY, "a", life(1))
-    suspects.cleared(DEADLY)
+    assert suspects.cleared(DEADLY)
     assert not suspects.nodes(0.0, DEADLY)
-
-
-def test_of_all_suspects_of_a_model_one_runs_at_a_time() -> None:
-    suspects = Suspects()
-    assert suspects.try_one("m", b"first")
-    assert suspects.try_one("m", b"first")
-    assert not suspects.try_one("m", b"second")
-    assert suspects.try_one("another", b"second")
-    suspects.over("m", b"second")
-    assert not suspects.try_one("m", b"second"), "only its own end ends a trial"
-    suspects.over("m", b"first")
-    assert suspects.try_one("m", b"second")
+    assert not suspects.cleared(DEADLY)
 
 
 def test_only_so_many_are_remembered_and_the_newest_are() -> None:

@@ -121,19 +121,22 @@ def test_those_that_have_begun_all_wait_and_all_go_on(state: CoordinatorState) -
     assert went_on == [start.request_id for start in starts]
 
 
-def test_what_nobody_heard_of_waits_only_after_a_loss_from_which_a_node_may_be_back(state: CoordinatorState) -> None:
+@pytest.mark.parametrize("code", sorted(LOSSES))
+def test_what_nobody_heard_of_waits_after_a_loss_from_which_a_node_may_be_back(
+    state: CoordinatorState, code: str
+) -> None:
     link_node(state, "a", "m")
-    for code in sorted(LOSSES):
-        waits = only_start(ask(state)[1])
-        fail(state, waits, code)
-        assert waits.request_id in state.attempts.waiting, code
-        link_node(state, "a", "m")
-        state.handle(seen.CallerLeft(0.0, waits.request_id))
-    for code in ("", "engine_nonsense", "node_broke_contract", "diverged"):
-        link_node(state, "a", "m")
-        ends = only_start(ask(state)[1])
-        assert failed(fail(state, ends, code)), code
-        assert ends.request_id not in state.attempts.waiting
+    waits = only_start(ask(state)[1])
+    fail(state, waits, code)
+    assert waits.request_id in state.attempts.waiting
+
+
+@pytest.mark.parametrize("code", ["", "engine_nonsense", "node_broke_contract", "diverged"])
+def test_what_nobody_heard_of_does_not_wait_after_anything_else(state: CoordinatorState, code: str) -> None:
+    link_node(state, "a", "m")
+    ends = only_start(ask(state)[1])
+    assert failed(fail(state, ends, code))
+    assert ends.request_id not in state.attempts.waiting
 
 
 @pytest.mark.parametrize("why", ["restarting", "redialling"])

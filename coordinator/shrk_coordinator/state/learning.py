@@ -1,0 +1,31 @@
+"""What attempts that go well tell about the speed of their engine, and of the model's engines in general."""
+
+from __future__ import annotations
+
+from shrk_coordinator.state.request import Attempt
+from shrk_coordinator.state.roster import Roster
+
+
+def learn_first_token(roster: Roster, now: float, attempt: Attempt) -> None:
+    """Its first token came, of an answer from the beginning."""
+    waited = now - attempt.begun_at
+    attempt.standing.speed.first_token(now, waited)
+    if served := roster.served(attempt.request.model):
+        served.typical.first_token(now, waited)
+        served.first_tokens.add(waited)
+
+
+def learn_answer(roster: Roster, now: float, attempt: Attempt, tokens: int) -> None:
+    """Its answer is whole, of so many tokens with those that others gave."""
+    speed, served = attempt.standing.speed, roster.served(attempt.request.model)
+    if served:
+        served.answered(now - attempt.begun_at)
+        if attempt.spoke_at is None:
+            speed.answered(served.typical)
+    generated = tokens - attempt.first_index
+    if generated < 1:
+        return
+    since = attempt.begun_at if attempt.spoke_at is None else attempt.spoke_at
+    speed.pace(now, (now - since) / generated)
+    if served:
+        served.typical.pace(now, (now - since) / generated)
