@@ -205,7 +205,7 @@ class Group:
         caller = Caller(self._network.session, self._network.chat_url, body)
         asking = asyncio.create_task(caller.ask())
         try:
-            attempt = await self._placed(asking)
+            attempt = await self._placed(asking, spoken=case.shape.streamed and case.position > 0)
             node = self._network.node_of(attempt)
             if node.name not in held or attempt.life != self._network.serving(self._model).get(node.name):
                 raise NotHeld
@@ -234,11 +234,11 @@ class Group:
                 held[node.name] = engine, (await engine.figures()).generated
         return held
 
-    async def _placed(self, asking: asyncio.Task[Answer]) -> Attempt:
+    async def _placed(self, asking: asyncio.Task[Answer], *, spoken: bool) -> Attempt:
         found: list[Attempt] = []
 
         def accepted() -> bool:
-            attempt = self._network.attempt(self._model)
+            attempt = self._network.attempt(self._model, spoken=spoken)
             found.extend([attempt] if attempt else [])
             return bool(found) or asking.done()
 

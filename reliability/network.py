@@ -179,10 +179,12 @@ class Network:
             words = "\n".join(f"--- {node.name}\n{node.log_tail()}" for node in absent)
             raise NotInTime(f"{late}\n{words}") from late
 
-    def attempt(self, model: str) -> Attempt | None:
-        """The one attempt under way for a model of which only one request is."""
+    def attempt(self, model: str, *, spoken: bool = False) -> Attempt | None:
+        """The one attempt under way for a model of which only one request is; `spoken`: once a token of it has come, so
+        that no second node can be faster any more."""
         attempts = self.coordinator.driver.state.attempts.by_stream.values()
-        return next((a for a in attempts if a.request.model == model and a.phase is not Phase.ASKED), None)
+        of_model = (a for a in attempts if a.request.model == model and a.phase is not Phase.ASKED)
+        return next((a for a in of_model if not spoken or a.spoke_at is not None), None)
 
     def node_of(self, attempt: Attempt) -> Node:
         """Where an attempt runs."""

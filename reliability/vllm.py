@@ -222,7 +222,7 @@ async def _victim(network: Network, asking: asyncio.Task[Answer]) -> Victim:
     found: list[Attempt] = []
 
     def accepted() -> bool:
-        attempt = network.attempt(MODEL)
+        attempt = network.attempt(MODEL, spoken=True)
         found.extend([attempt] if attempt else [])
         return bool(found) or asking.done()
 
