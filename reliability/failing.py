@@ -75,8 +75,9 @@ def _engine(network: Network, name: str) -> EngineSocket:
     return engine
 
 
-async def run_all(count: int, seed: int, progress: Progress) -> AllFail:
-    """Every node answers errors; then they are well again, and nobody tells the coordinator."""
+async def run_all(count: int, seed: int, progress: Progress, *, until_back: bool = True) -> AllFail:
+    """Every node answers errors; then they are well again, and nobody tells the coordinator. `until_back`: for as long
+    as a breaker is open, until each has been found again."""
     done: list[Told] = []
     body = chat(MODEL, f"Tell me about {seed} things", TOKENS)
     async with _three_nodes() as network:
@@ -98,7 +99,7 @@ async def run_all(count: int, seed: int, progress: Progress) -> AllFail:
         for engine in engines:
             await engine.clear()
         tried = len(attempts(network, done))
-        back = await _until_back(network, body)
+        back = await _until_back(network, body) if until_back else ()
         afterwards = tuple(told for told in done if opened_at and told.asked_at >= opened_at[0])
         return AllFail(tuple(done), tried, afterwards, back)
 

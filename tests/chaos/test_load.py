@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(600)
 SEED = 1
 
 
-@pytest.mark.parametrize("plan", [Plan(Blow.KILL, 120), Plan(Blow.FREEZE, 96)], ids=lambda plan: str(plan.blow))
+@pytest.mark.parametrize("plan", [Plan(Blow.KILL, 80), Plan(Blow.FREEZE, 64)], ids=lambda plan: str(plan.blow))
 async def test_every_stream_is_whole_while_one_node_after_another_is_lost(plan: Plan) -> None:
     found = await load.run(plan, SEED, lambda done: None)
     failed = load.failed(found.streams, SEED)
