@@ -15,10 +15,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shrk_coordinator.state.placement import HEAT_MARGIN
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS, REPLICAS_WANTED
 from shrk_coordinator.state.replicas.facts import Assignment, Condition, ModelFacts, NodeFacts
 from shrk_coordinator.state.replicas.failures import RETRY_SECONDS_MAX
-from shrk_coordinator.state.replicas.places import CHANGES_MAX, COOL_DEGREES, HOT_DEGREES, horizon
+from shrk_coordinator.state.replicas.places import CHANGES_MAX, COOL_DEGREES, horizon
 from shrk_coordinator.state.replicas.reconciler import SURPLUS_SECONDS, Reconciler
 from shrk_coordinator.state.replicas.replicas import STEADY_SECONDS
 from simulation.clock import BEGINNING, Clock
@@ -100,7 +101,7 @@ class Laws:
                 watch = self._watches.setdefault(model, Watch())
                 watch.cause_at = max(watch.cause_at, self._clock.now)
         if facts.margin is not None:
-            hot = facts.margin < (COOL_DEGREES if node in self._hot else HOT_DEGREES)
+            hot = facts.margin < (COOL_DEGREES if node in self._hot else HEAT_MARGIN)
             (self._hot.add if hot else self._hot.discard)(node)
         if before is None or (facts.linked and not before.linked):
             # What it has loaded is what it should have, until it is told otherwise.

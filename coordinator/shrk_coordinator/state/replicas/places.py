@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from shrk_coordinator.state.placement import HEAT_MARGIN
 from shrk_coordinator.state.replicas.domains import Domains, domains_of
 from shrk_coordinator.state.replicas.facts import RESIDENT, Assignment, Condition, EngineFacts, NodeFacts
 from shrk_coordinator.state.replicas.failures import Failures
 
-#: Below its cap by less than this a node leaves for heat ...
-HOT_DEGREES = 2.0
-#: ... and is back when it is cooler by this: a fan that comes and goes must not move models.
+#: Below its cap by less than HEAT_MARGIN a node leaves for heat, as it gets no new work from there on; it is back when
+#: it is cooler by this: a fan that comes and goes must not move models.
 COOL_DEGREES = 5.0
 #: A link that was lost is dialled anew within a second or two; models do not move for less than this.
 BACK_SECONDS = 10.0
@@ -68,7 +68,7 @@ class Place:
         """Its newest facts."""
         self.facts, self.domains = facts, domains_of(facts)
         if facts.margin is not None:
-            self.hot = facts.margin < (COOL_DEGREES if self.hot else HOT_DEGREES)
+            self.hot = facts.margin < (COOL_DEGREES if self.hot else HEAT_MARGIN)
         for model, revision in list(self.unloading.items()):
             if facts.linked and facts.revision >= revision and self.condition(model) not in RESIDENT:
                 del self.unloading[model]
