@@ -19,6 +19,7 @@ from reliability.results import Row
 from shrk_contract.terms import REPORT_INTERVAL_SECONDS, Endpoint, EngineReport, Fault, Host, Pin, Report, State, Status
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.affinity import NO_AFFINITY
 from shrk_coordinator.state.breaker import FAILURES_MAX
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import Event, FailureDetail
@@ -30,6 +31,8 @@ SLOTS = 4
 NODES_PER_MODEL = 3
 #: Of those models so many are asked for.
 MODELS_ASKED = 300
+#: Conversations that take turns, where requests belong to some.
+CONVERSATIONS = 1_000
 REQUESTS_PER_SECOND, TICKS_PER_SECOND = 200, 4
 #: Of virtual time: longer than a request waits for a node, so that those that waited in vain are seen too.
 LIFE_SECONDS = 12
@@ -44,6 +47,7 @@ class Case(StrEnum):
     """What kind of network is asked."""
 
     FREE = "every node is free"
+    HOMES = "every node is free, and every request belongs to one of a thousand conversations"
     BUSY = "every node is busy"
     FAILING = "every node keeps failing"
     RARE = "each three nodes have a model of their own, and all are busy"
@@ -131,7 +135,16 @@ class Life:
             else self._model(self._requests % MODELS_ASKED * NODES_PER_MODEL % self._nodes)
         )
         request_id = self._requests.to_bytes(16, "big")
-        arrived = seen.RequestArrived(self.now, request_id, model, Endpoint.CHAT_COMPLETIONS, True, True, "key")
+        arrived = seen.RequestArrived(
+            self.now,
+            request_id,
+            model,
+            Endpoint.CHAT_COMPLETIONS,
+            streaming=True,
+            by_ids=True,
+            key_id="key",
+            affinity=1 + self._requests % CONVERSATIONS if self._case is Case.HOMES else NO_AFFINITY,
+        )
         start = _start(self.state.handle(arrived))
         if start is None:
             return

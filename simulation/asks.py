@@ -41,6 +41,8 @@ class Ask:
     #: Nothing in it keeps it from being continued by ids.
     by_ids: bool
     include_usage: bool
+    #: Of its conversation; 0: it belongs to none.
+    affinity: int
     #: Tokens after which the caller leaves (0: before the first), or None; and after how many seconds, or None.
     leaves_after: int | None
     patience: float | None
@@ -94,6 +96,7 @@ def draw(rng: Random, number: int, models: list[str]) -> Ask:
         deadly=False,
         by_ids=rng.random() < 0.85,
         include_usage=rng.random() < 0.5,
+        affinity=rng.choice((0, 0, 1, 2, 3)),
         leaves_after=rng.randrange(6) if leaves else None,
         patience=rng.expovariate(0.5) if rng.random() < 0.03 else None,
         reads=rng.choice((0.0, 20_000.0, 100_000.0)) if heavy else 0.0,

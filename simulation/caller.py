@@ -54,6 +54,7 @@ class Caller:
             by_ids=ask.by_ids,
             buffered=ask.kind is Kind.BUFFERED,
             digest=ask.digest,
+            affinity=ask.affinity,
         )
         shared = coordinator.shared
         relay = self._relay = _RELAYS[ask.kind](call, shared, parts.cursor, witness)
@@ -84,6 +85,7 @@ class Caller:
             by_ids=ask.by_ids,
             key_id="key",
             digest=ask.digest,
+            affinity=ask.affinity,
         )
 
     def _has_read(self, count: int) -> None:

@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 
 from shrk_contract.terms import Endpoint
-from shrk_coordinator.data_plane import history, models, nodes
+from shrk_coordinator.data_plane import conversation, history, models, nodes
 from shrk_coordinator.data_plane.admission import (
     Authenticate,
     authenticated,
@@ -295,6 +295,7 @@ class CallersHttp:
             by_ids=call.by_ids,
             key_id=call.key_id,
             digest=call.digest,
+            affinity=call.affinity,
             sibling_of=call.sibling_of,
             sibling=call.choice_index,
         )
@@ -325,6 +326,7 @@ class CallersHttp:
             buffered=streaming and self._buffered(turn.request, body),
             key_id=key.id,
             digest=hashlib.blake2b(raw, digest_size=16).digest(),
+            affinity=conversation.affinity(dialect, body, len(raw), key.id),
         )
         several = streaming and not call.buffered and dialect.streams
         return (calls_of(call, body) if several else [call]), body.get("n") or 1

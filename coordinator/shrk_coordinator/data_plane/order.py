@@ -38,6 +38,8 @@ class Call:
     sibling_of: bytes = b""
     #: Of all that the caller sent.
     digest: bytes = b""
+    #: Of what it shares with the other turns of its conversation; 0: nothing.
+    affinity: int = 0
 
     @property
     def tells_ids(self) -> bool:

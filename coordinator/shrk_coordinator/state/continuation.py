@@ -70,6 +70,7 @@ def first_wish(request: Request, now: float) -> Wish:
         request.tried | request.left.keys() if request.left else request.tried,
         queues=request.delivered or request.queues,
         probes=not (request.delivered or request.attempts),
+        affinity=request.affinity,
     )
 
 

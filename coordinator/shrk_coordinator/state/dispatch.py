@@ -57,6 +57,7 @@ class Dispatch:
             by_ids=event.by_ids,
             deadline=now + REQUEST_SECONDS_MAX,
             digest=event.digest,
+            affinity=event.affinity,
             queues=self._comes_along(event),
             sibling=event.sibling_of != b"",
         )

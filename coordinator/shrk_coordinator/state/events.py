@@ -111,6 +111,8 @@ class RequestArrived:
     #: one, or the first.
     sibling_of: RequestId = b""
     sibling: int = 0
+    #: What it shares with the other turns of its conversation, as `affinity.digest` gives it; 0: nothing.
+    affinity: int = 0
 
 
 @dataclass(frozen=True, slots=True)

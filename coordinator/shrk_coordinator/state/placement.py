@@ -1,7 +1,8 @@
 """Placement: which node to ask. Feasible, then rank, then choose.
 
 All nodes of a model are looked at while they are few; of many, some that are drawn: the best of those is nearly the
-best of all, costs the same however many there are, and two coordinators do not flock to the same one.
+best of all, costs the same however many there are, and two coordinators do not flock to the same one. A conversation
+stays where it is at home, as long as its answer may be expected there about as soon as elsewhere.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from shrk_contract.terms import Endpoint, Pin
+from shrk_coordinator.state.affinity import NO_AFFINITY, Affinity
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.lives import EngineLife
@@ -22,7 +24,11 @@ from shrk_coordinator.state.speed import Speed
 
 #: So many offers are looked at for one attempt.
 CHOICES = 16
-
+#: A home is kept while the answer is expected there within so many times what it takes at best: a crowd on one node
+#: costs more than reading a conversation anew …
+HOME_RATIO = 1.5
+#: … or within so many seconds of it, in which a home GPU reads a few hundred tokens.
+HOME_SECONDS = 0.1
 
 #: A node whose window closes sooner gets nothing new: most answers would have to be moved.
 CLOSING_SECONDS = 30.0
@@ -54,6 +60,8 @@ class Wish:
     now: float = 0.0
     #: Engines that this request does not ask again.
     tried: Collection[EngineLife] = ()
+    #: What it shares with the other turns of its conversation.
+    affinity: Affinity = NO_AFFINITY
     #: Nodes that it does not ask, whatever their engine.
     spared: Collection[NodeId] = ()
     #: What the engine must be, where it is to go on exactly; None: whatever serves the model.
@@ -121,8 +129,16 @@ def _trouble(node: Node, offer: Offer, wish: Wish) -> Reason | None:
     return Reason.UNWELL if wish.well and node.quiet else None
 
 
+class Turn(IntEnum):
+    """Who is asked before whom, however soon it would answer."""
+
+    PROBED = 0
+    WELL = 1
+    LAST = 2
+
+
 #: Turn, expected time in steps, load, attempts so far, and the name.
-Rank = tuple[int, int, float, int, NodeId]
+Rank = tuple[Turn, int, float, int, NodeId]
 #: What differs by less than this factor is much the same: else all would go to whoever is a hair faster.
 STEP = 1.25
 
@@ -133,17 +149,26 @@ def rank(node: Node, offer: Offer, wish: Wish, typical: Speed) -> Rank:
     One that failed is probed as soon as it may be, or it would never be found well again; until then it comes last, as
     does one that is not heard: what it lost has left it the least loaded of all.
     """
-    breaker, speed = offer.standing.breaker, offer.standing.speed
+    steps = round(math.log(max(expected_seconds(offer, wish, typical), 1e-6), STEP))
+    return _turn(node, offer, wish), steps, _share(offer), offer.placed, offer.node_id
+
+
+def _turn(node: Node, offer: Offer, wish: Wish) -> Turn:
+    breaker = offer.standing.breaker
     if node.quiet:
-        turn = 2
-    elif breaker.closed:
-        turn = 1
-    else:
-        turn = 0 if wish.probes and breaker.allows(wish.now) else 2
-    share = (offer.live + 1) / offer.slots
-    seconds = speed.expected(wish.now, typical) * (1.0 + share)
-    steps = round(math.log(max(seconds, 1e-6), STEP))
-    return turn, steps, share, offer.placed, offer.node_id
+        return Turn.LAST
+    if breaker.closed:
+        return Turn.WELL
+    return Turn.PROBED if wish.probes and breaker.allows(wish.now) else Turn.LAST
+
+
+def expected_seconds(offer: Offer, wish: Wish, typical: Speed) -> float:
+    """What an answer may be expected to take there, loaded as it would be with this one."""
+    return offer.standing.speed.expected(wish.now, typical) * (1.0 + _share(offer))
+
+
+def _share(offer: Offer) -> float:
+    return (offer.live + 1) / offer.slots
 
 
 def place(roster: Roster, wish: Wish, dice: Dice) -> Placed | None:
@@ -152,7 +177,7 @@ def place(roster: Roster, wish: Wish, dice: Dice) -> Placed | None:
     best = _best(roster, wish, roster.some_offers(wish.model, CHOICES, dice))
     if best is None and roster.count(wish.model) > CHOICES:
         best = _best(roster, wish, roster.next_offers(wish.model))
-    return best
+    return best and (_home(roster, wish, best) or best)
 
 
 def _best(roster: Roster, wish: Wish, offers: Iterable[tuple[Node, Offer]]) -> Placed | None:
@@ -166,6 +191,20 @@ def _best(roster: Roster, wish: Wish, offers: Iterable[tuple[Node, Offer]]) -> P
             if lowest is None or ranked < lowest:
                 best, lowest = Placed(node, offer), ranked
     return best
+
+
+def _home(roster: Roster, wish: Wish, best: Placed) -> Placed | None:
+    """Where its conversation is at home, if that is nearly as good as the best; None where it has no such home."""
+    served = roster.served(wish.model)
+    if wish.affinity == NO_AFFINITY or served is None or _turn(best.node, best.offer, wish) is not Turn.WELL:
+        return None
+    soonest = expected_seconds(best.offer, wish, served.typical)
+    limit = max(HOME_RATIO * soonest, soonest + HOME_SECONDS)
+    for node, offer in roster.homes(wish.model, wish.affinity, CHOICES):
+        well = why_not(node, offer, wish) is None and _turn(node, offer, wish) is Turn.WELL
+        if well and expected_seconds(offer, wish, served.typical) <= limit:
+            return Placed(node, offer)
+    return None
 
 
 def why_nowhere(roster: Roster, wish: Wish) -> NotThatKind | Nowhere:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from shrk_contract.terms import Endpoint, Pin, ResumeMethod
+from shrk_coordinator.state.affinity import NO_AFFINITY, Affinity
 from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId, RequestId, StreamId
 from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.served import Standing
@@ -141,6 +142,8 @@ class Request:
     retries: int = 0
     #: Of what its caller sent: what crashes an engine is known by it.
     digest: bytes = b""
+    #: What it shares with the other turns of its conversation.
+    affinity: Affinity = NO_AFFINITY
     #: Something reached the caller that cannot be taken back; since when.
     delivered: bool = False
     delivered_at: float = 0.0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from shrk_contract.terms import SERVING, SILENCE_SECONDS_MAX, EngineReport, Report, State
+from shrk_coordinator.state.affinity import Affinity
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
@@ -265,6 +266,12 @@ class Roster:
         """All of them, where there are no more than `count`; else so many, drawn."""
         served = self._models.get(model)
         for offer in served.some(count, dice) if served else ():
+            yield self.nodes[offer.node_id], offer
+
+    def homes(self, model: str, affinity: Affinity, count: int) -> Iterator[tuple[Node, Offer]]:
+        """Where a conversation is at home, the first first; of more than `count` so many."""
+        served = self._models.get(model)
+        for offer in served.homes(affinity, count) if served else ():
             yield self.nodes[offer.node_id], offer
 
     def next_offers(self, model: str) -> Iterator[tuple[Node, Offer]]:

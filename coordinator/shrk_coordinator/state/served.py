@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import EngineReport
+from shrk_coordinator.state.affinity import Affinity, Ring
 from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
@@ -117,6 +118,7 @@ class Served:
         "_at",
         "_next",
         "_order",
+        "_ring",
         "_slots",
         "asked_at",
         "away",
@@ -139,6 +141,8 @@ class Served:
         #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
         self._order: list[NodeId] = []
         self._at: dict[NodeId, int] = {}
+        #: The same for conversations, which have their homes among them.
+        self._ring = Ring()
         #: Where the next look at some of them begins.
         self._next = 0
         #: How long an answer takes, None where nothing is known; and the slots of all engines.
@@ -152,6 +156,7 @@ class Served:
         else:
             self._at[offer.node_id] = len(self._order)
             self._order.append(offer.node_id)
+            self._ring.add(offer.node_id)
         self.offers[offer.node_id] = offer
         self.away.pop(offer.node_id, None)
         self._slots += offer.slots
@@ -165,6 +170,7 @@ class Served:
     def remove(self, node_id: NodeId) -> None:
         """A node offers it no more."""
         self._slots -= self.offers.pop(node_id).slots
+        self._ring.remove(node_id)
         at, last = self._at.pop(node_id), self._order.pop()
         if last != node_id:
             self._order[at], self._at[last] = last, at
@@ -182,6 +188,11 @@ class Served:
         else:
             for at in dice.sample(range(len(self._order)), count):
                 yield self.offers[self._order[at]]
+
+    def homes(self, affinity: Affinity, count: int) -> Iterator[Offer]:
+        """Where a conversation is at home, the first first; of more than `count` so many."""
+        for node_id in self._ring.homes(affinity, count):
+            yield self.offers[node_id]
 
     def next(self, count: int) -> Iterator[Offer]:
         """All offers where there are no more than `count`, else the next so many, going round."""

@@ -21,10 +21,18 @@ def check(body: Body) -> None:
     check_choices(body)
 
 
+def opening(body: Body) -> object:
+    """Everything up to the first user turn, and that turn."""
+    messages = body["messages"]
+    first = next((at for at, message in enumerate(messages) if message["role"] == "user"), len(messages))
+    return messages[: first + 1]
+
+
 DIALECT = Dialect(
     endpoint=Endpoint.CHAT_COMPLETIONS,
     id_prefix="chatcmpl-",
     streams=True,
     check=check,
+    opening=opening,
     ending=ending_of("chat.completion.chunk", {"delta": {}}),
 )

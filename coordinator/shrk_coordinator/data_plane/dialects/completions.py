@@ -15,6 +15,8 @@ from shrk_coordinator.errors import invalid_value, missing_field
 
 #: Generations that one request may start in one engine: more would keep everybody else waiting.
 SEQUENCES_MAX = 128
+#: Characters, or token ids, of a prompt by which it is taken for the same conversation: more than most templates share.
+OPENING_LENGTH = 1_024
 
 
 def check(body: Body) -> None:
@@ -29,10 +31,18 @@ def check(body: Body) -> None:
     check_inputs("prompt", prompt, SEQUENCES_MAX, body.get("n") or 1)
 
 
+def opening(body: Body) -> object:
+    """What every longer prompt of the same conversation begins with as well."""
+    prompt = body["prompt"]
+    first = prompt[0] if isinstance(prompt, list) and isinstance(prompt[0], str | list) else prompt
+    return first[:OPENING_LENGTH]
+
+
 DIALECT = Dialect(
     endpoint=Endpoint.COMPLETIONS,
     id_prefix="cmpl-",
     streams=True,
     check=check,
+    opening=opening,
     ending=ending_of("text_completion", {"text": ""}),
 )

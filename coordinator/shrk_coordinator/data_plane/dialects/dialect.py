@@ -38,6 +38,8 @@ class Dialect:
     id_prefix: str
     streams: bool
     check: Callable[[Body], None]
+    #: What all turns of one conversation begin with, as JSON; None where there are no conversations.
+    opening: Callable[[Body], object] | None
     ending: Callable[[Envelope, link_pb2.Finish, bool], bytes]
 
 

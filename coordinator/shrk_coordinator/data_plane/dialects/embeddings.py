@@ -27,4 +27,4 @@ def ending(envelope: Envelope, finish: link_pb2.Finish, include_usage: bool) -> 
     raise AssertionError("embeddings do not stream")
 
 
-DIALECT = Dialect(Endpoint.EMBEDDINGS, "embd-", streams=False, check=check, ending=ending)
+DIALECT = Dialect(Endpoint.EMBEDDINGS, "embd-", streams=False, check=check, opening=None, ending=ending)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shrk_contract.terms import Endpoint, Pin
 from shrk_coordinator.state.lives import EngineLife
-from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, Wish, place, why_not, why_nowhere
+from shrk_coordinator.state.placement import CHOICES, NotThatKind, Nowhere, Reason, Wish, place, why_not, why_nowhere
 from shrk_coordinator.state.roster import LOOKED_MAX, Roster
 from shrk_coordinator.state.served import Offer
 from support.states import CHAT, DICE, OTHER_PIN, PIN, a_report
@@ -12,16 +14,16 @@ from support.states import CHAT, DICE, OTHER_PIN, PIN, a_report
 WISH = Wish("m", CHAT)
 
 
-def a_roster(*nodes: str, pin: Pin = PIN) -> Roster:
+def a_roster(*nodes: str, pin: Pin = PIN, slots: int = 4) -> Roster:
     roster = Roster()
     for node_id in nodes:
-        add(roster, node_id, pin)
+        add(roster, node_id, pin, slots)
     return roster
 
 
-def add(roster: Roster, node_id: str, pin: Pin = PIN) -> None:
+def add(roster: Roster, node_id: str, pin: Pin = PIN, slots: int = 4) -> None:
     node = roster.link(0.0, node_id, len(roster.nodes) + 1, 1, "owner")
-    roster.report(0.0, node, a_report("m", pin=pin))
+    roster.report(0.0, node, a_report("m", pin=pin, slots=slots))
 
 
 def offer_of(roster: Roster, node_id: str) -> Offer:
@@ -124,3 +126,65 @@ def test_nobody_is_told_for_good_what_is_true_of_some_only() -> None:
     roster.report(0.0, node, a_report("m", endpoints=(Endpoint.EMBEDDINGS,)))
     assert isinstance(why_nowhere(roster, Wish("m", Endpoint.EMBEDDINGS)), Nowhere)
     assert why_nowhere(roster, Wish("m", Endpoint.SCORE)) == NotThatKind((CHAT, Endpoint.EMBEDDINGS))
+
+
+def a_talk(roster: Roster, home: str) -> Wish:
+    """A turn of a conversation that is at home at this node."""
+    talks = (Wish("m", CHAT, affinity=affinity) for affinity in range(1, 1_000))
+    return next(talk for talk in talks if next(roster.homes("m", talk.affinity, CHOICES))[0].node_id == home)
+
+
+def test_a_conversation_stays_where_it_is_at_home() -> None:
+    roster = a_roster("a", "b", "c")
+    for home in "abc":
+        talk = a_talk(roster, home)
+        offer_of(roster, home).placed = 50
+        assert [placed(roster, talk) for _ in range(3)] == [home] * 3
+
+
+def test_a_conversation_leaves_its_home_while_others_are_much_less_loaded_and_goes_to_its_second_one() -> None:
+    roster = a_roster("a", "b", "c", slots=16)
+    talk = a_talk(roster, "a")
+    second = [node.node_id for node, _ in roster.homes("m", talk.affinity, CHOICES)][1]
+    offer_of(roster, "a").in_flight = 6
+    assert placed(roster, talk) == "a"
+    offer_of(roster, "a").in_flight = 12
+    assert placed(roster, talk) == second
+    for busy in "bc":
+        offer_of(roster, busy).in_flight = 12
+    assert placed(roster, talk) == "a"
+
+
+def test_a_conversation_leaves_a_home_that_is_slow_or_full_or_failing_and_comes_back() -> None:
+    roster = a_roster("a", "b", "c")
+    talk = a_talk(roster, "a")
+    served = roster.served("m")
+    assert served is not None
+    served.typical.first_token(0.0, 0.1)
+    offer_of(roster, "a").standing.speed.first_token(0.0, 1.0)
+    assert placed(roster, talk) != "a"
+    offer_of(roster, "a").standing.speed.first_token(0.0, -2.0)
+    assert placed(roster, talk) == "a"
+    offer_of(roster, "a").outside = 99
+    assert placed(roster, talk) != "a"
+    offer_of(roster, "a").outside = 0
+    for _ in range(3):
+        offer_of(roster, "a").standing.breaker.failed(0.0)
+    assert placed(roster, talk) != "a"
+    offer_of(roster, "a").standing.breaker.spoke()
+    assert placed(roster, talk) == "a"
+
+
+def test_a_conversation_may_be_the_probe_of_another_node_than_its_home() -> None:
+    roster = a_roster("a", "b", "c")
+    breaker = offer_of(roster, "b").standing.breaker
+    breaker.stall(0.0)
+    talk = replace(a_talk(roster, "a"), probes=True, now=breaker.open_until)
+    assert placed(roster, talk) == "b"
+
+
+def test_among_hundreds_of_nodes_a_conversation_has_one_home() -> None:
+    roster = a_roster(*(f"n{number:03}" for number in range(300)))
+    talk = Wish("m", CHAT, affinity=12_345)
+    assert len({placed(roster, talk) for _ in range(20)}) == 1
+    assert len({placed(roster) for _ in range(20)}) > 1
