@@ -209,9 +209,10 @@ def _breaker(offer: Offer, moment: Moment) -> dict[str, Any]:
 
 def _speed(state: CoordinatorState, offer: Offer, moment: Moment) -> dict[str, Any]:
     speed, served = offer.standing.speed, state.roster.served(offer.engine.model)
-    known = speed.seconds is not None and served is not None
-    first = speed.first_token_seconds
+    if served is None or served.usual.seconds is None:
+        return {"expected_seconds": None, "first_token_seconds": None}
+    first = speed.first_token_seconds(served.usual)
     return {
-        "expected_seconds": round(speed.expected(moment.now, served.typical), 3) if known and served else None,
+        "expected_seconds": round(speed.expected(moment.now, served.usual), 3),
         "first_token_seconds": None if first is None else round(first, 3),
     }

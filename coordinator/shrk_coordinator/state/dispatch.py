@@ -187,7 +187,7 @@ class Dispatch:
         assert loser is not None, "a rival runs besides a current attempt"
         # It takes at least as long as it has taken already.
         if served := self._roster.served(request.model):
-            loser.standing.speed.outrun(now, now - loser.begun_at, served.typical)
+            loser.standing.speed.outrun(now, now - loser.begun_at, served.usual)
         return [self.asking.cancel(now, loser, "another node was faster", Outcome.OUTRUN)]
 
     def first_piece(self, now: float, stream: StreamId, index: int) -> list[Effect]:

@@ -20,7 +20,7 @@ from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.roster import Node, Roster
 from shrk_coordinator.state.served import Offer
-from shrk_coordinator.state.speed import Speed
+from shrk_coordinator.state.speed import Usual
 
 #: So many offers are looked at for one attempt.
 CHOICES = 16
@@ -143,13 +143,13 @@ Rank = tuple[Turn, int, float, int, NodeId]
 STEP = 1.25
 
 
-def rank(node: Node, offer: Offer, wish: Wish, typical: Speed) -> Rank:
+def rank(node: Node, offer: Offer, wish: Wish, usual: Usual) -> Rank:
     """The soonest answer first; of much the same the least loaded, then whoever was asked least: idle nodes take turns.
 
     One that failed is probed as soon as it may be, or it would never be found well again; until then it comes last, as
     does one that is not heard: what it lost has left it the least loaded of all.
     """
-    steps = round(math.log(max(expected_seconds(offer, wish, typical), 1e-6), STEP))
+    steps = round(math.log(max(expected_seconds(offer, wish, usual), 1e-6), STEP))
     return _turn(node, offer, wish), steps, _share(offer), offer.placed, offer.node_id
 
 
@@ -162,9 +162,9 @@ def _turn(node: Node, offer: Offer, wish: Wish) -> Turn:
     return Turn.PROBED if wish.probes and breaker.allows(wish.now) else Turn.LAST
 
 
-def expected_seconds(offer: Offer, wish: Wish, typical: Speed) -> float:
+def expected_seconds(offer: Offer, wish: Wish, usual: Usual) -> float:
     """What an answer may be expected to take there, loaded as it would be with this one."""
-    return offer.standing.speed.expected(wish.now, typical) * (1.0 + _share(offer))
+    return offer.standing.speed.expected(wish.now, usual) * (1.0 + _share(offer))
 
 
 def _share(offer: Offer) -> float:
@@ -187,7 +187,7 @@ def _best(roster: Roster, wish: Wish, offers: Iterable[tuple[Node, Offer]]) -> P
     for node, offer in offers:
         if why_not(node, offer, wish) is None:
             assert served is not None, "there are offers"
-            ranked = rank(node, offer, wish, served.typical)
+            ranked = rank(node, offer, wish, served.usual)
             if lowest is None or ranked < lowest:
                 best, lowest = Placed(node, offer), ranked
     return best
@@ -198,11 +198,11 @@ def _home(roster: Roster, wish: Wish, best: Placed) -> Placed | None:
     served = roster.served(wish.model)
     if wish.affinity == NO_AFFINITY or served is None or _turn(best.node, best.offer, wish) is not Turn.WELL:
         return None
-    soonest = expected_seconds(best.offer, wish, served.typical)
+    soonest = expected_seconds(best.offer, wish, served.usual)
     limit = max(HOME_RATIO * soonest, soonest + HOME_SECONDS)
     for node, offer in roster.homes(wish.model, wish.affinity, CHOICES):
         well = why_not(node, offer, wish) is None and _turn(node, offer, wish) is Turn.WELL
-        if well and expected_seconds(offer, wish, served.typical) <= limit:
+        if well and expected_seconds(offer, wish, served.usual) <= limit:
             return Placed(node, offer)
     return None
 

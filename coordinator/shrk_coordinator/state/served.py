@@ -11,7 +11,7 @@ from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
-from shrk_coordinator.state.speed import FirstTokens, Speed
+from shrk_coordinator.state.speed import FirstTokens, Speed, Usual
 
 #: One in so many of an engine's slots may be asked for before it is free: what fills it is then on its way already.
 AHEAD = 8
@@ -125,7 +125,7 @@ class Served:
         "first_tokens",
         "named_by",
         "offers",
-        "typical",
+        "usual",
     )
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Served:
         self.away: dict[NodeId, None] = {}
         #: The nodes whose newest report names it.
         self.named_by: set[NodeId] = set()
-        self.typical = Speed()
+        self.usual = Usual()
         self.first_tokens = FirstTokens()
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None

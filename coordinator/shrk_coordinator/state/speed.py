@@ -1,16 +1,23 @@
-"""How fast engines have been: what a request may be expected to take there. Errors count as slow."""
+"""How fast engines have been: what a request may be expected to take there. Errors count as slow.
+
+An engine is measured against what is usual for its model at the time: in a crowd all are slow, and the one that was
+asked last in it must not be taken for the slowest when the crowd is gone.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
-#: Of the newest sample in a running mean: a handful make up most of it.
+#: Of the newest sample in an engine's running means: a handful make up most of it.
 WEIGHT = 0.3
+#: The same of what is usual for a model: slower, so that an engine that changes is not what it is measured against.
+USUAL_WEIGHT = 0.1
 #: Tokens of the answer by which engines are compared: their first token matters as much as their pace.
 TOKENS = 100
-#: What a failure counts as, in seconds until the first token: nobody prefers a node that fails at once.
-FAILED_SECONDS = 30.0
+#: One that fails every time counts as so many times slower: nobody prefers a node that fails at once.
+FAILING_RATIO = 300.0
 #: After so long without a sample, what was learnt counts half: who was slow may be fast again.
 HALF_LIFE_SECONDS = 60.0
 #: First tokens by which a model's usual waiting time is known; as many as are remembered at most.
@@ -22,67 +29,90 @@ LATE_RATIO = 1.5
 FIRST_TOKENS_STEP = 8
 
 
-class Speed:
-    """Running means of one engine, or of all engines of a model."""
+@dataclass(slots=True)
+class Usual:
+    """Running means over all engines of a model, in seconds; None where nothing is known."""
 
-    __slots__ = ("_first", "_token", "sampled_at")
+    #: Until the first token, and from one token to the next.
+    first: float | None = None
+    token: float | None = None
 
-    def __init__(self) -> None:
-        #: Seconds until the first token, and from one token to the next; None where nothing is known.
-        self._first: float | None = None
-        self._token: float | None = None
-        self.sampled_at = 0.0
+    def first_token(self, seconds: float) -> None:
+        """Some request has waited so long for its first token."""
+        self.first = _mean(self.first, seconds, USUAL_WEIGHT)
 
-    def first_token(self, now: float, seconds: float) -> None:
-        """A request has waited so long for its first token, or has waited so long in vain."""
-        self._first = seconds if self._first is None else self._first + WEIGHT * (seconds - self._first)
-        self.sampled_at = now
-
-    def pace(self, now: float, seconds: float) -> None:
-        """An answer took so long from one token to the next."""
-        self._token = seconds if self._token is None else self._token + WEIGHT * (seconds - self._token)
-        self.sampled_at = now
-
-    def outrun(self, now: float, waited: float, typical: Speed) -> None:
-        """A request has waited so long in vain: it takes at least that, and its pace is taken to be as much slower."""
-        self._first = max(self._first or 0.0, waited)
-        if typical._first and typical._token and waited > typical._first:
-            self._token = max(self._token or 0.0, typical._token * waited / typical._first)
-        self.sampled_at = now
-
-    def answered(self, typical: Speed) -> None:
-        """An answer came in one piece, which shows no first token: what failures were counted as is over."""
-        if self._first is not None and typical._first is not None:
-            self._first = min(self._first, typical._first)
-
-    def failed(self, now: float) -> None:
-        """A request failed."""
-        self.first_token(now, FAILED_SECONDS)
-
-    @property
-    def first_token_seconds(self) -> float | None:
-        """How long requests wait for their first token; None where nothing is known."""
-        return self._first
+    def pace(self, seconds: float) -> None:
+        """Some answer took so long from one token to the next."""
+        self.token = _mean(self.token, seconds, USUAL_WEIGHT)
 
     @property
     def seconds(self) -> float | None:
-        """What an answer of TOKENS tokens takes; None where nothing is known."""
-        if self._first is None and self._token is None:
+        """What an answer of TOKENS tokens takes."""
+        if self.first is None and self.token is None:
             return None
-        return (self._first or 0.0) + TOKENS * (self._token or 0.0)
+        return (self.first or 0.0) + TOKENS * (self.token or 0.0)
 
-    def expected(self, now: float, typical: Speed) -> float:
-        """What an answer may be expected to take, in seconds; `typical`: of all engines of the model.
 
-        One of which nothing is known is taken for a typical one, and what was learnt long ago counts less.
-        """
-        usual = typical.seconds
-        if usual is None:
-            return 1.0
-        first = typical._first if self._first is None else self._first
-        token = typical._token if self._token is None else self._token
-        own = (first or 0.0) + TOKENS * (token or 0.0)
-        return usual + (own - usual) * math.exp2((self.sampled_at - now) / HALF_LIFE_SECONDS)
+class Speed:
+    """One engine, as running means of how many times the usual it takes; None where nothing is known."""
+
+    __slots__ = ("_failing", "_first", "_sampled_at", "_token")
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._token: float | None = None
+        #: How much of what it is asked fails: 0 to 1.
+        self._failing = 0.0
+        self._sampled_at = 0.0
+
+    def first_token(self, now: float, seconds: float, usual: Usual) -> None:
+        """A request has waited so long for its first token; `usual`: before this one."""
+        self._first = _mean(self._first, _ratio(seconds, usual.first), WEIGHT)
+        self.answered()
+        self._sampled_at = now
+
+    def pace(self, now: float, seconds: float, usual: Usual) -> None:
+        """An answer took so long from one token to the next; `usual`: before this one."""
+        self._token = _mean(self._token, _ratio(seconds, usual.token), WEIGHT)
+        self._sampled_at = now
+
+    def outrun(self, now: float, waited: float, usual: Usual) -> None:
+        """A request has waited so long in vain: it takes at least that, and its pace is taken to be as much slower."""
+        if (ratio := _ratio(waited, usual.first)) > 1.0:
+            self._first, self._token = max(self._first or 0.0, ratio), max(self._token or 0.0, ratio)
+            self._sampled_at = now
+
+    def answered(self) -> None:
+        """A request went well."""
+        self._failing -= WEIGHT * self._failing
+
+    def failed(self, now: float) -> None:
+        """A request failed."""
+        self._failing += WEIGHT * (1.0 - self._failing)
+        self._sampled_at = now
+
+    def first_token_seconds(self, usual: Usual) -> float | None:
+        """How long requests wait for their first token, as things are; None where nothing is known."""
+        return None if self._first is None or usual.first is None else self._first * usual.first
+
+    def expected(self, now: float, usual: Usual) -> float:
+        """What an answer may be expected to take, in seconds. One of which nothing is known is taken for a usual one,
+        and what was learnt long ago counts less."""
+        among_all = usual.seconds
+        if among_all is None:
+            return 1.0 + FAILING_RATIO * self._failing
+        first, token = (1.0 if ratio is None else ratio for ratio in (self._first, self._token))
+        own = first * (usual.first or 0.0) + token * TOKENS * (usual.token or 0.0)
+        own *= 1.0 + FAILING_RATIO * self._failing
+        return among_all + (own - among_all) * math.exp2((self._sampled_at - now) / HALF_LIFE_SECONDS)
+
+
+def _mean(known: float | None, sample: float, weight: float) -> float:
+    return sample if known is None else known + weight * (sample - known)
+
+
+def _ratio(seconds: float, usual: float | None) -> float:
+    return seconds / usual if usual else 1.0
 
 
 class FirstTokens:

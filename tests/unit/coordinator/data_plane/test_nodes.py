@@ -85,7 +85,10 @@ def test_why_the_next_request_would_not_go_there_is_told_for_each_engine() -> No
     ask(state, now=91.0)
     link_node(state, "out", "m", now=90.0)
     standing = state.roster.nodes["out"].standing("m")
-    standing.speed.first_token(90.0, 0.25)
+    served = state.roster.served("m")
+    assert served is not None
+    served.usual.first_token(0.25)
+    standing.speed.first_token(90.0, 0.25, served.usual)
     standing.breaker.stall(99.0)
     loading = link_node(state, "loads", "m", now=90.0)
     state.handle(seen.NodeReported(95.0, "loads", loading, a_report("m", state=State.LOADING)))

@@ -9,6 +9,7 @@ from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.placement import CHOICES, NotThatKind, Nowhere, Reason, Wish, place, why_not, why_nowhere
 from shrk_coordinator.state.roster import LOOKED_MAX, Roster
 from shrk_coordinator.state.served import Offer
+from shrk_coordinator.state.speed import Speed
 from support.states import CHAT, DICE, OTHER_PIN, PIN, a_report
 
 WISH = Wish("m", CHAT)
@@ -160,10 +161,10 @@ def test_a_conversation_leaves_a_home_that_is_slow_or_full_or_failing_and_comes_
     talk = a_talk(roster, "a")
     served = roster.served("m")
     assert served is not None
-    served.typical.first_token(0.0, 0.1)
-    offer_of(roster, "a").standing.speed.first_token(0.0, 1.0)
+    served.usual.first_token(0.1)
+    offer_of(roster, "a").standing.speed.first_token(0.0, 1.0, served.usual)
     assert placed(roster, talk) != "a"
-    offer_of(roster, "a").standing.speed.first_token(0.0, -2.0)
+    offer_of(roster, "a").standing.speed = Speed()
     assert placed(roster, talk) == "a"
     offer_of(roster, "a").outside = 99
     assert placed(roster, talk) != "a"

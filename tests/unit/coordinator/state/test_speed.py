@@ -5,51 +5,80 @@ from __future__ import annotations
 import pytest
 
 from shrk_coordinator.state.speed import (
-    FAILED_SECONDS,
     FIRST_TOKENS_MIN,
     FIRST_TOKENS_STEP,
     HALF_LIFE_SECONDS,
     TOKENS,
     FirstTokens,
     Speed,
+    Usual,
 )
 
+USUAL = Usual(0.5, 0.02)
+#: What an answer usually takes.
+SECONDS = 0.5 + TOKENS * 0.02
 
-def a_speed(first: float, token: float, now: float = 0.0) -> Speed:
+
+def a_speed(first: float, token: float, usual: Usual = USUAL) -> Speed:
     speed = Speed()
-    speed.first_token(now, first)
-    speed.pace(now, token)
+    speed.first_token(0.0, first, usual)
+    speed.pace(0.0, token, usual)
     return speed
 
 
 def test_first_token_and_pace_count_together() -> None:
-    assert a_speed(0.5, 0.02).seconds == pytest.approx(0.5 + TOKENS * 0.02)
+    assert a_speed(1.0, 0.02).expected(0.0, USUAL) == pytest.approx(1.0 + TOKENS * 0.02)
+    assert a_speed(0.5, 0.03).expected(0.0, USUAL) == pytest.approx(0.5 + TOKENS * 0.03)
 
 
-def test_one_of_which_nothing_is_known_is_taken_for_a_typical_one() -> None:
-    typical = a_speed(0.5, 0.02)
-    assert Speed().expected(0.0, typical) == typical.seconds
-    assert Speed().expected(0.0, Speed()) == a_speed(9.0, 9.0).expected(0.0, Speed()), "all are equal at first"
+def test_one_of_which_nothing_is_known_is_taken_for_a_usual_one() -> None:
+    assert Speed().expected(0.0, USUAL) == SECONDS
+    assert Speed().expected(0.0, Usual()) == a_speed(9.0, 9.0, Usual()).expected(0.0, Usual()), "all are equal at first"
 
 
 def test_a_slow_one_is_known_by_its_first_answer() -> None:
-    typical = a_speed(0.5, 0.02)
-    assert a_speed(5.0, 0.2).expected(0.0, typical) == pytest.approx(25.0)
+    assert a_speed(5.0, 0.2).expected(0.0, USUAL) == pytest.approx(10 * SECONDS)
 
 
 def test_what_was_learnt_long_ago_counts_less() -> None:
-    typical, slow = a_speed(0.5, 0.02), a_speed(5.0, 0.2)
-    usual = typical.seconds
-    assert usual is not None
-    assert slow.expected(HALF_LIFE_SECONDS, typical) == pytest.approx((usual + 25.0) / 2)
-    assert slow.expected(20 * HALF_LIFE_SECONDS, typical) == pytest.approx(usual, rel=0.01)
+    slow = a_speed(5.0, 0.2)
+    assert slow.expected(HALF_LIFE_SECONDS, USUAL) == pytest.approx((SECONDS + 10 * SECONDS) / 2)
+    assert slow.expected(20 * HALF_LIFE_SECONDS, USUAL) == pytest.approx(SECONDS, rel=0.01)
 
 
-def test_failing_at_once_is_slower_than_any_answer() -> None:
-    typical = a_speed(0.1, 0.02)
-    fails = Speed()
-    fails.failed(0.0)
-    assert fails.expected(0.0, typical) > FAILED_SECONDS
+def test_failing_at_once_is_slower_than_any_answer_and_is_forgiven_answer_by_answer() -> None:
+    for usual in (USUAL, Usual(), Usual(token=0.02)):
+        fails = Speed()
+        fails.failed(0.0)
+        assert fails.expected(0.0, usual) > 50 * Speed().expected(0.0, usual)
+        for _ in range(20):
+            fails.answered()
+        assert fails.expected(0.0, usual) < 1.1 * Speed().expected(0.0, usual)
+
+
+def test_a_crowd_that_slowed_everybody_leaves_nobody_slower_than_the_others() -> None:
+    usual, one, other = Usual(), Speed(), Speed()
+
+    def answer(speed: Speed, first: float) -> None:
+        speed.first_token(0.0, first, usual)
+        usual.first_token(first)
+
+    for seconds in (0.01, 0.01, 0.3, 0.5, 0.4, 0.3, 0.5, 0.4, 0.3):
+        answer(one, seconds)
+        answer(other, seconds)
+    # The crowd is gone, and chance asks only one of them.
+    for _ in range(50):
+        answer(one, 0.01)
+    assert other.expected(0.0, usual) < 3 * one.expected(0.0, usual)
+
+
+def test_one_that_becomes_slow_is_known_at_once_though_only_it_is_asked() -> None:
+    usual = Usual(0.1, 0.01)
+    slow = a_speed(0.1, 0.01, usual)
+    for _ in range(3):
+        slow.first_token(0.0, 1.0, usual)
+        usual.first_token(1.0)
+    assert slow.expected(0.0, usual) > 1.5 * Speed().expected(0.0, usual)
 
 
 def test_the_usual_wait_is_unknown_until_enough_have_waited() -> None:
@@ -80,8 +109,13 @@ def test_where_all_are_much_alike_the_slowest_are_not_late() -> None:
 
 
 def test_one_that_lost_a_race_is_taken_to_be_as_much_slower_in_all() -> None:
-    typical, loser = a_speed(0.1, 0.01), a_speed(0.1, 0.01)
-    loser.outrun(0.0, 0.3, typical)
-    assert loser.expected(0.0, typical) == pytest.approx(0.3 + TOKENS * 0.03)
-    loser.outrun(0.0, 0.05, typical)
-    assert loser.expected(0.0, typical) == pytest.approx(0.3 + TOKENS * 0.03), "it is no proof of speed"
+    for loser in (a_speed(0.5, 0.02), Speed()):
+        loser.outrun(0.0, 0.25, USUAL)
+        assert loser.expected(0.0, USUAL) == pytest.approx(SECONDS), "it is no proof of speed"
+        loser.outrun(0.0, 1.5, USUAL)
+        assert loser.expected(0.0, USUAL) == pytest.approx(3 * SECONDS)
+
+
+def test_how_long_its_first_tokens_take_is_told_in_seconds() -> None:
+    assert Speed().first_token_seconds(USUAL) is None
+    assert a_speed(1.0, 0.02).first_token_seconds(USUAL) == pytest.approx(1.0)
