@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -42,8 +43,8 @@ class Standing:
         self.breaker.spoke()
         self._rejections = 0
 
-    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float = 0.0) -> bool:
-        """A request failed there; `lost`: with the engine itself, if it is so. True where it is."""
+    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float | None = None) -> bool:
+        """A request failed there, sent at `begun_at`; `lost`: with the engine itself, if it is so. True where it is."""
         gone = self.breaker.failed(now, lost, begun_at)
         if not gone:
             self.speed.failed(now)
@@ -123,6 +124,7 @@ class Served:
         "asked_at",
         "away",
         "first_tokens",
+        "full_at",
         "named_by",
         "offers",
         "usual",
@@ -138,6 +140,8 @@ class Served:
         self.first_tokens = FirstTokens()
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None
+        #: When a place was last looked for in vain, since all were taken.
+        self.full_at = -math.inf
         #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
         self._order: list[NodeId] = []
         self._at: dict[NodeId, int] = {}
