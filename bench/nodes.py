@@ -101,6 +101,10 @@ def _refuse_unknown(sink: AttemptSink) -> None:
     sink.reject(Rejection.UNSUPPORTED, "the bench speaks chat completions only")
 
 
+def _keep_models(leader_term: int, revision: int, models: tuple[str, ...]) -> None:
+    """These nodes serve what they serve."""
+
+
 async def serve(wish: Wish) -> None:
     """Enrol and link all nodes, say so, and hold the links until stdin ends."""
     count = len(wish.join_tokens)
@@ -129,7 +133,3 @@ async def serve(wish: Wish) -> None:
 if __name__ == "__main__":
     configure_logs("json")
     uvloop.run(serve(Wish(**json.loads(sys.stdin.readline()))))
-
-
-def _keep_models(leader_term: int, revision: int, models: tuple[str, ...]) -> None:
-    """These nodes serve what they serve."""
