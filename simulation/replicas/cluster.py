@@ -112,7 +112,6 @@ class Cluster:
                 size=None if rng.random() < 0.1 else self.sizes[model],
                 load_seconds=self.models[model].load_seconds,
                 fails=1.0 if rng.random() < self.flaky / 5 else self.flaky,
-                on_disk=rng.random() < 0.3,
             )
             for model in names
         }

@@ -28,7 +28,6 @@ class Engine:
     load_seconds: float
     #: How often loading it fails.
     fails: float
-    on_disk: bool = False
     condition: Condition = Condition.ABSENT
     since: float = 0.0
     #: Grows with every change, so that what was begun for an earlier one comes to nothing.
@@ -70,7 +69,7 @@ class Node:
     def facts(self) -> NodeFacts:
         """What it reports now."""
         engines = {
-            model: EngineFacts(size=engine.size, condition=engine.condition, since=engine.since, on_disk=engine.on_disk)
+            model: EngineFacts(size=engine.size, condition=engine.condition, since=engine.since)
             for model, engine in self.engines.items()
         }
         return NodeFacts(
@@ -143,7 +142,6 @@ class Node:
         engine = self.engines[model]
         if engine.serial != serial or not self.up:
             return
-        engine.on_disk = True
         if fails:
             self._fail(model, engine)
         else:

@@ -92,7 +92,7 @@ class Assigning:
             linked=node.link is not None and report is not None,
             since=node.lost_at if node.link is None else node.linked_at,
             memory=(terms.memory_bytes if terms else 0) or UNBOUNDED_BYTES,
-            engines={model: _engine_facts(node, engine, *conditions[model]) for model, engine in engines.items()},
+            engines={model: _engine_facts(engine, *conditions[model]) for model, engine in engines.items()},
             allowed=frozenset(terms.models if terms else ()),
             closes_at=node.closes_at,
             margin=node.margin,
@@ -141,11 +141,10 @@ def _condition(engine: EngineReport) -> Condition:
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT
 
 
-def _engine_facts(node: Node, engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
+def _engine_facts(engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
     return EngineFacts(
         size=engine.memory_bytes,
         condition=condition,
         since=since,
         failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
-        reason=node.refused.get(engine.model, engine.status.reason),
     )

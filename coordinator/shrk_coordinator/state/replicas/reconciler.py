@@ -1,6 +1,6 @@
 """The reconciler: facts of nodes and models in, once a second a few assignments out.
 
-    node(), model(), gone()            run(): of the models that something happened to
+    node(), model(), retire()          run(): of the models that something happened to
       take in facts, at once             1. look: who serves, comes, leaves; how many there should be
       drop what cannot stay:             2. fill: whoever has fewest gets the next node, spread over owners, networks
       not allowed, failed, too large        and hosts; where there is no room, a model that has two more makes some
@@ -107,15 +107,6 @@ class Reconciler:
             self._drop_what_cannot_stay(now, place)
         self._due.update(dict.fromkeys(model for model in place.assigned if model in self._models))
         self._wake_short(now, place)
-
-    def gone(self, node_id: NodeId) -> None:
-        """A node is no longer one of ours."""
-        place = self._places.pop(node_id, None)
-        self._changed.pop(node_id, None)
-        for model in place.facts.engines.keys() | place.assigned.keys() if place else ():
-            if place is not None and (known := self._models.get(model)) is not None:
-                known.forget(place)
-                self._due[model] = None
 
     def _meet(self, now: float, place: Place) -> None:
         """It is linked, whether new or back: what it has loaded stays loaded."""

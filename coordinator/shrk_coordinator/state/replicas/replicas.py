@@ -20,7 +20,7 @@ STEADY_SECONDS = 120.0
 STAYS_SECONDS = 3_600.0
 
 #: Failures, what it adds to the domains, and the rest in the order of its weight.
-Rank = tuple[int, Spread, bool, bool, bool, bool, bool, int, NodeId]
+Rank = tuple[int, Spread, bool, bool, bool, bool, int, NodeId]
 #: Better than this, in the first two: it has not failed, and belongs to an owner whom no replica belongs to.
 _FAIR = (0, (-1, 1, 1))
 
@@ -93,16 +93,6 @@ class Replicas:
         if keeps:
             self._keeping.add(place.domains)
 
-    def forget(self, place: Place) -> None:
-        """A node is gone for good."""
-        node_id = place.facts.node_id
-        self.places.pop(node_id, None)
-        self.candidates.pop(node_id, None)
-        if (was := self._counted.pop(node_id, None)) is not None:
-            self._all.remove(was[2])
-            if was[1]:
-                self._keeping.remove(was[2])
-
     @property
     def eligible(self) -> Tally:
         """The domains that it could be spread over, memory aside."""
@@ -165,7 +155,6 @@ class Replicas:
             (-owner, -network, -host),
             engine.condition not in RESIDENT,
             closes_in < STAYS_SECONDS,
-            not engine.on_disk,
             now - facts.since < STEADY_SECONDS,
             facts.margin is not None and facts.margin < COOL_DEGREES,
             -place.free,
