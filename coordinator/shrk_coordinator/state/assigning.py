@@ -105,7 +105,7 @@ class Assigning:
         self, now: float, node: Node, engine: EngineReport, before: Mapping[str, tuple[Condition, float]]
     ) -> tuple[Condition, float]:
         """How an engine is, and since when."""
-        condition = Condition.FAILED if engine.model in node.refused else _condition(engine)
+        condition = Condition.FAILED if engine.model in node.refused else _condition(node, engine)
         was, since = before.get(engine.model, (Condition.ABSENT, now))
         if condition is was:
             return was, since
@@ -132,10 +132,10 @@ class Assigning:
         )
 
 
-def _condition(engine: EngineReport) -> Condition:
+def _condition(node: Node, engine: EngineReport) -> Condition:
     state = engine.status.state
     if state in SERVING:
-        return Condition.SERVING
+        return Condition.SICK if node.standing(engine.model).breaker.sick else Condition.SERVING
     if state in COMING:
         return Condition.LOADING
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT

@@ -18,11 +18,14 @@ class Condition(Enum):
     ABSENT = "absent"
     LOADING = "loading"
     SERVING = "serving"
+    #: It runs, and requests keep failing there: it is probed now and then, and may be well again any moment.
+    SICK = "sick"
     FAILED = "failed"
 
 
-#: Conditions in which a model takes memory.
-RESIDENT = frozenset({Condition.LOADING, Condition.SERVING})
+#: Conditions in which a model has been loaded, and those in which it takes memory.
+LOADED = frozenset({Condition.SERVING, Condition.SICK})
+RESIDENT = frozenset({Condition.LOADING, *LOADED})
 
 
 @dataclass(frozen=True, slots=True)
