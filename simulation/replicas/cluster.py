@@ -80,6 +80,8 @@ class Cluster:
         self.reconciler = reconciler_with(course.bug, clock.now)
         self.models = {f"model-{i}": self._draw_model(f"model-{i}") for i in range(rng.randint(1, 8))}
         self.sizes = {model: rng.choice((4, 8, 8, 16)) * GB for model in self.models}
+        #: Models that no engine answers: whatever loads them falls sick.
+        self.bad: set[str] = set()
         self.flaky = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.nodes: dict[str, Node] = {}
         self._owners = rng.choice((1, 2, 3, 5, 20))
@@ -112,7 +114,6 @@ class Cluster:
                 size=None if rng.random() < 0.1 else self.sizes[model],
                 load_seconds=self.models[model].load_seconds,
                 fails=1.0 if rng.random() < self.flaky / 5 else self.flaky,
-                on_disk=rng.random() < 0.3,
             )
             for model in names
         }
@@ -129,6 +130,7 @@ class Cluster:
             rng=rng,
             tell=self.report_soon,
             failed=self._load_failed,
+            serves=self._serves,
             linked_at=self.clock.now,
         )
         self.nodes[node.node_id] = node
@@ -142,6 +144,10 @@ class Cluster:
 
     def _load_failed(self, node: Node, model: str) -> None:
         self.cause(f"fails to load {model}", node)
+
+    def _serves(self, node: Node, model: str) -> None:
+        if model in self.bad:
+            faults.spoil(self, node, model)
 
     # --- words on their way ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shrk_coordinator.state.replicas.facts import RESIDENT
 from simulation.replicas.node import Node
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ COOL_MARGIN = 15.0
 STOP_MARGIN = -3.0
 #: How often a temperature is reported.
 HEAT_STEP_SECONDS = 5.0
+#: An engine at which all requests fail is found to be sick between so many seconds after it began to serve.
+FOUND_SECONDS = (60.0, 240.0)
 
 Drawn = list[tuple[float, Callable[[], None]]]
 
@@ -26,7 +29,7 @@ Drawn = list[tuple[float, Callable[[], None]]]
 def draw(cluster: Cluster, seconds: float) -> Drawn:
     """A run's events, as (seconds after the beginning, what)."""
     rng = cluster.rng
-    kinds = (_kill, _blip, _window, _heat, _crash, _terms, _shrink, _demand, _quiet)
+    kinds = (_kill, _blip, _window, _heat, _crash, _terms, _shrink, _demand, _quiet, _sicken, _sicken)
     calm = rng.random() < 0.15
     count = 0 if calm else rng.randint(1, 6 + int(seconds / 200.0))
     drawn: Drawn = []
@@ -35,14 +38,18 @@ def draw(cluster: Cluster, seconds: float) -> Drawn:
         drawn.append((60.0 + rng.random() * (seconds - 60.0), partial(kind, cluster)))
     for _ in range(rng.choice((0, 0, 1, 5))):
         drawn.append((rng.random() * seconds, cluster.join))
+    if rng.random() < 0.25:
+        drawn.append((60.0 + rng.random() * (seconds - 60.0), partial(_go_bad, cluster)))
     return sorted(drawn, key=lambda one: one[0])
 
 
 def heal(cluster: Cluster) -> None:
     """All is as well as it will ever be: nodes are up, cool and open; loads that fail every time still do."""
+    cluster.bad.clear()
     for node in cluster.nodes.values():
-        for engine in node.engines.values():
+        for name, engine in node.engines.items():
             engine.fails = 0.0 if engine.fails < 1.0 else 1.0
+            _recover(cluster, node, name, engine.serial)
         _open(cluster, node)
         node.margin = None if node.margin is None else COOL_MARGIN
         if not (node.up and node.linked):
@@ -172,6 +179,58 @@ def _crash(cluster: Cluster) -> None:
         node.crash(cluster.rng.choice(sorted(node.wanted)))
 
 
+def _sicken(cluster: Cluster) -> None:
+    """Requests begin to fail at an engine that runs; it recovers by itself, or not before it is started anew."""
+    node = _some(cluster)
+    serving = [model for model in sorted(node.wanted) if node.serving(model)] if node is not None else []
+    if node is None or not serving:
+        return
+    model = cluster.rng.choice(serving)
+    serial = node.engines[model].serial
+    cluster.cause(f"answers no more for {model}", node)
+    node.sicken(model, serial)
+    if cluster.rng.random() < 0.5:
+        cluster.clock.after(_lasts(cluster), partial(_recover, cluster, node, model, serial))
+
+
+def _recover(cluster: Cluster, node: Node, model: str, serial: int) -> None:
+    if node.recover(model, serial):
+        cluster.cause(f"answers again for {model}", node)
+
+
+def _go_bad(cluster: Cluster) -> None:
+    """A model's engines fail at all requests, on whatever node; later they are well once more, the old ones or not."""
+    model = cluster.rng.choice(sorted(cluster.models))
+    cluster.bad.add(model)
+    cluster.laws.cause()
+    cluster.trace.add(model, "is answered", "nowhere")
+    for node in cluster.nodes.values():
+        spoil(cluster, node, model)
+    cluster.clock.after(_lasts(cluster), partial(_get_good, cluster, model, cluster.rng.random() < 0.5))
+
+
+def spoil(cluster: Cluster, node: Node, model: str) -> None:
+    """An engine of a bad model is found to be sick after a while. That is no cause of its own: the model is."""
+    cluster.clock.after(
+        cluster.rng.uniform(*FOUND_SECONDS), partial(_found, cluster, node, model, node.engines[model].serial)
+    )
+
+
+def _found(cluster: Cluster, node: Node, model: str, serial: int) -> None:
+    if model in cluster.bad and node.sicken(model, serial):
+        cluster.trace.add(node.node_id, f"answers nothing for {model}", "")
+
+
+def _get_good(cluster: Cluster, model: str, by_themselves: bool) -> None:
+    if model not in cluster.bad:
+        return
+    cluster.bad.remove(model)
+    cluster.laws.cause()
+    cluster.trace.add(model, "is answered", "again")
+    for node in cluster.nodes.values() if by_themselves else ():
+        _recover(cluster, node, model, node.engines[model].serial)
+
+
 def _terms(cluster: Cluster) -> None:
     """Its owner changes what may be loaded."""
     if (node := _some(cluster)) is not None:
@@ -187,7 +246,7 @@ def _shrink(cluster: Cluster) -> None:
         cluster.cause("has other memory", node)
         node.memory = cluster.rng.choice((8, 16, 24, 32)) << 30
         while node.taken() > node.memory:
-            node.crash(max(m for m, e in node.engines.items() if e.condition.value in ("loading", "serving")))
+            node.crash(max(m for m, e in node.engines.items() if e.condition in RESIDENT))
         cluster.report_soon(node)
 
 

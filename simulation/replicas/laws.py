@@ -5,25 +5,28 @@
   last cause that the coordinator knows of; they then belong to as many owners (else networks) as feasible.
 * Nothing that serves is unloaded while fewer than three others serve, unless terms, memory or idleness ask for it, or
   a model with fewer replicas takes its place.
+* What is sick counts for nothing, is let go only where three others are there, and makes a model ask for few nodes an
+  hour: else a bad model would go through them all.
 * What a window or heat announced in time takes nothing below min(3, feasible).
 * Where nothing happens to it a node is asked for few changes an hour, and once all is quiet nothing goes to and fro.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shrk_coordinator.state.placement import HEAT_MARGIN
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS, REPLICAS_WANTED
-from shrk_coordinator.state.replicas.facts import Assignment, Condition, ModelFacts, NodeFacts
+from shrk_coordinator.state.replicas.facts import RESIDENT, Assignment, Condition, ModelFacts, NodeFacts
 from shrk_coordinator.state.replicas.failures import RETRY_SECONDS_MAX
 from shrk_coordinator.state.replicas.places import CHANGES_MAX, COOL_DEGREES, horizon
 from shrk_coordinator.state.replicas.reconciler import SURPLUS_SECONDS, Reconciler
-from shrk_coordinator.state.replicas.replicas import STEADY_SECONDS
+from shrk_coordinator.state.replicas.replicas import SICK_REPLACED_MAX, STEADY_SECONDS
 from simulation.clock import BEGINNING, Clock
-from simulation.replicas.node import LOAD_FACTORS, RESIDENT, Node
+from simulation.replicas.node import LOAD_FACTORS, Node
 
 #: Beside the load itself: 30 s in which a coordinator that has just started waits for its nodes, 10 s that a lost link
 #: is given, 10 s to the next look, 10 s to the next run and 5 s to the next report, 1 s on the way, 10 s to unload.
@@ -37,6 +40,8 @@ SPREAD_SECONDS = 2 * SURPLUS_SECONDS + STEADY_SECONDS + 120.0
 CHANGES_PER_CAUSE = 2
 CAUSES_SECONDS = 5_400.0
 HOUR = 3_600.0
+#: A crowd asks for more nodes than three, and may have got the last of them so long ago.
+QUEUED_SECONDS = 2 * HOUR
 #: Behind the last cause all surplus has been dropped by then, and everything is where it will stay.
 SETTLED_SECONDS = 1_800.0
 
@@ -54,6 +59,10 @@ class Watch:
     holders: set[str] = field(default_factory=set)
     possible: int = 0
     owners_possible: int = 0
+    #: When it was given a node while another was sick, and when beside three or more; when requests last queued for it.
+    beside_sick: deque[float] = field(default_factory=lambda: deque(maxlen=SICK_REPLACED_MAX))
+    for_sick: deque[float] = field(default_factory=lambda: deque(maxlen=SICK_REPLACED_MAX + 1))
+    queued_at: float = -math.inf
 
 
 class Laws:
@@ -90,7 +99,7 @@ class Laws:
         before = self.known.get(node)
         self.known[node] = facts
         for model, engine in facts.engines.items():
-            if engine.condition is Condition.FAILED:
+            if engine.condition in (Condition.FAILED, Condition.SICK):
                 self._failed_at[node, model] = self._clock.now
             if before is None or model not in self._told[node] or engine.condition is Condition.SERVING:
                 continue
@@ -116,6 +125,8 @@ class Laws:
         self._told = self._told | {one.node_id: set(one.models) for one in assignments}
         for one in assignments:
             self._assigned(one, self._told_before[one.node_id])
+        for model in self.models:
+            self._given_beside_sick(model)
 
     def _assigned(self, assignment: Assignment, before: set[str]) -> None:
         node, models = assignment.node_id, set(assignment.models)
@@ -140,13 +151,16 @@ class Laws:
 
     def _may_be_dropped(self, facts: NodeFacts, model: str, instead: Iterable[str]) -> None:
         node, now = facts.node_id, self._clock.now
-        if facts.engines[model].condition is not Condition.SERVING or not facts.linked:
+        condition = facts.engines[model].condition
+        if condition not in (Condition.SERVING, Condition.SICK) or not facts.linked:
             return
         if not self._permits(facts, model):
             return
         if self._idle(model) and facts.may_scale_to_zero:
             return
         others = [n for n in self._serving(model) if n != node]
+        if condition is Condition.SICK:
+            others = [n for n, told in self._told.items() if model in told and n != node and self._stays(n, model)]
         if self._idle(model):
             keeping = [n for n in self.known.values() if n.linked and not n.may_scale_to_zero]
             if len(others) >= min(REPLICAS_WANTED, sum(self._permits(n, model) for n in keeping)):
@@ -160,8 +174,12 @@ class Laws:
         )
 
     def _count(self, told: Mapping[str, set[str]], model: str, beside: str) -> int:
-        """Nodes that should have a model and stay."""
-        return sum(model in models for node, models in told.items() if node != beside and self._stays(node, model))
+        """Nodes that should have a model, stay and are not sick."""
+        having = [node for node, models in told.items() if model in models and node != beside]
+        return sum(self._stays(node, model) and not self._sick(node, model) for node in having)
+
+    def _sick(self, node: str, model: str) -> bool:
+        return self.known[node].engines[model].condition is Condition.SICK
 
     def _count_change(self, node: str) -> None:
         now = self._clock.now
@@ -186,6 +204,25 @@ class Laws:
             f"{node} unloaded {model} {now - taken:.0f} s ago, though nothing happened, and is to load it again"
         )
         self._given_at[node, model] = now
+
+    def _given_beside_sick(self, model: str) -> None:
+        now, watch = self._clock.now, self._watches[model]
+        before = {node for node, told in self._told_before.items() if model in told}
+        after = {node for node, told in self._told.items() if model in told}
+        given = len(after - before)
+        if not given or not any(self._sick(n, model) and self._stays(n, model) for n in before):
+            return
+        watch.beside_sick.extend([now] * given)
+        # Whoever is one of three when all are well would be given in any case, and so what only spreads three.
+        stay = [n for n in before & after if self._stays(n, model)]
+        if watch.idle:
+            stay = [n for n in stay if not self.known[n].may_scale_to_zero]
+        if sum(not self._sick(n, model) for n in stay) < REPLICAS_WANTED:
+            watch.for_sick.extend([now] * min(given, max(0, len(stay) + given - REPLICAS_WANTED)))
+        many = len(watch.for_sick) > SICK_REPLACED_MAX and now - watch.for_sick[0] < HOUR
+        assert not many or now - watch.queued_at < QUEUED_SECONDS, (
+            f"{model} was given nodes at {list(watch.for_sick)}, all because others of its are sick"
+        )
 
     def leaves(self, node: Node) -> None:
         """A window closes or heat stops its engines, this very moment."""
@@ -244,6 +281,8 @@ class Laws:
         for node, facts in self.known.items():
             if not self._permits(facts, model) or (idle and facts.may_scale_to_zero) or not self._stays(node, model):
                 continue
+            if facts.engines[model].condition is Condition.SICK:
+                continue
             has = model in self._told[node]
             failed = self._failed_at.get((node, model))
             # What has just failed there counts, where it is being tried again, when it serves.
@@ -260,6 +299,8 @@ class Laws:
         """Judge every model."""
         for model in self.models:
             self._note_idle(model)
+            if self.models[model].waiting:
+                self._watches[model].queued_at = self._clock.now
             self._look(model, self._watches[model])
 
     def _note_idle(self, model: str) -> bool:
@@ -300,6 +341,11 @@ class Laws:
 
     def _enough(self, model: str, watch: Watch, live: list[str], possible: list[str], seconds: float) -> None:
         now, enough = self._clock.now, min(REPLICAS_WANTED, len(possible))
+        given = watch.beside_sick
+        if len(given) == SICK_REPLACED_MAX and now - given[0] <= HOUR + MARGIN_SECONDS:
+            # Those that are sick now need not be replaced before others may be again.
+            sick = sum(model in told and self._sick(node, model) for node, told in self._told.items())
+            enough = min(enough, REPLICAS_WANTED - sick)
         if len(live) >= enough:
             watch.short_since = None
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from shrk_coordinator.state.replicas.facts import Assignment, Condition, EngineFacts, NodeFacts
+from shrk_coordinator.state.replicas.facts import RESIDENT, Assignment, Condition, EngineFacts, NodeFacts
 from simulation.clock import Clock
 
 #: What happened reaches the coordinator with the next report, at the latest after this.
@@ -17,7 +17,6 @@ DELIVERY_SECONDS = 1.0
 UNLOAD_SECONDS = 10.0
 #: A load takes between these times its usual one.
 LOAD_FACTORS = (0.7, 1.3)
-RESIDENT = (Condition.LOADING, Condition.SERVING)
 
 
 @dataclass(slots=True)
@@ -28,7 +27,6 @@ class Engine:
     load_seconds: float
     #: How often loading it fails.
     fails: float
-    on_disk: bool = False
     condition: Condition = Condition.ABSENT
     since: float = 0.0
     #: Grows with every change, so that what was begun for an earlier one comes to nothing.
@@ -57,6 +55,8 @@ class Node:
     tell: Callable[[Node], None]
     #: Hears that a load failed, with the model.
     failed: Callable[[Node, str], None]
+    #: Hears that an engine serves, with the model.
+    serves: Callable[[Node, str], None]
     #: Process and link; what runs survives the loss of a link only.
     up: bool = True
     linked: bool = True
@@ -70,7 +70,7 @@ class Node:
     def facts(self) -> NodeFacts:
         """What it reports now."""
         engines = {
-            model: EngineFacts(size=engine.size, condition=engine.condition, since=engine.since, on_disk=engine.on_disk)
+            model: EngineFacts(size=engine.size, condition=engine.condition, since=engine.since)
             for model, engine in self.engines.items()
         }
         return NodeFacts(
@@ -143,17 +143,38 @@ class Node:
         engine = self.engines[model]
         if engine.serial != serial or not self.up:
             return
-        engine.on_disk = True
         if fails:
             self._fail(model, engine)
         else:
             self._change(model, Condition.SERVING)
+            self.serves(self, model)
             self.work()  # It may have been told to stop meanwhile.
 
     def crash(self, model: str) -> None:
         """An engine ends by itself, and its node gives it up."""
         if self.engines[model].condition in RESIDENT:
             self._fail(model, self.engines[model])
+
+    def sicken(self, model: str, serial: int) -> bool:
+        """Requests begin to fail at an engine that serves, if it is this one still; whether it is."""
+        engine = self.engines[model]
+        if engine.condition is not Condition.SERVING or engine.serial != serial:
+            return False
+        self._turn(engine, Condition.SICK)
+        return True
+
+    def recover(self, model: str, serial: int) -> bool:
+        """A sick engine answers again by itself, if it is this one still; whether it is."""
+        engine = self.engines[model]
+        if engine.condition is not Condition.SICK or engine.serial != serial:
+            return False
+        self._turn(engine, Condition.SERVING)
+        return True
+
+    def _turn(self, engine: Engine, condition: Condition) -> None:
+        # It is the same engine still: what stops it goes on.
+        engine.condition, engine.since = condition, self.clock.now
+        self.tell(self)
 
     def _fail(self, model: str, engine: Engine) -> None:
         self._refuse(model, engine)

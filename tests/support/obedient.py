@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from shrk_coordinator.state.replicas.facts import Assignment, Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import (
+    LOADED,
+    Assignment,
+    Condition,
+    EngineFacts,
+    ModelFacts,
+    NodeFacts,
+    Redundancy,
+)
 from shrk_coordinator.state.replicas.reconciler import Reconciler
 
 GB = 1 << 30
@@ -65,7 +73,7 @@ class Obedient:
         engines = dict(facts.engines)
         for model, engine in facts.engines.items():
             there = Condition.LOADING if model in self.stuck else Condition.SERVING
-            if model in assignment.models and engine.condition is not Condition.SERVING:
+            if model in assignment.models and engine.condition not in LOADED:
                 engines[model] = replace(engine, condition=there, since=self.now)
             elif model not in assignment.models:
                 engines[model] = replace(engine, condition=Condition.ABSENT)

@@ -92,7 +92,7 @@ class Assigning:
             linked=node.link is not None and report is not None,
             since=node.lost_at if node.link is None else node.linked_at,
             memory=(terms.memory_bytes if terms else 0) or UNBOUNDED_BYTES,
-            engines={model: _engine_facts(node, engine, *conditions[model]) for model, engine in engines.items()},
+            engines={model: _engine_facts(engine, *conditions[model]) for model, engine in engines.items()},
             allowed=frozenset(terms.models if terms else ()),
             closes_at=node.closes_at,
             margin=node.margin,
@@ -105,7 +105,7 @@ class Assigning:
         self, now: float, node: Node, engine: EngineReport, before: Mapping[str, tuple[Condition, float]]
     ) -> tuple[Condition, float]:
         """How an engine is, and since when."""
-        condition = Condition.FAILED if engine.model in node.refused else _condition(engine)
+        condition = Condition.FAILED if engine.model in node.refused else _condition(node, engine)
         was, since = before.get(engine.model, (Condition.ABSENT, now))
         if condition is was:
             return was, since
@@ -132,20 +132,19 @@ class Assigning:
         )
 
 
-def _condition(engine: EngineReport) -> Condition:
+def _condition(node: Node, engine: EngineReport) -> Condition:
     state = engine.status.state
     if state in SERVING:
-        return Condition.SERVING
+        return Condition.SICK if node.standing(engine.model).breaker.sick else Condition.SERVING
     if state in COMING:
         return Condition.LOADING
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT
 
 
-def _engine_facts(node: Node, engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
+def _engine_facts(engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
     return EngineFacts(
         size=engine.memory_bytes,
         condition=condition,
         since=since,
         failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
-        reason=node.refused.get(engine.model, engine.status.reason),
     )

@@ -20,6 +20,9 @@ OPEN_SECONDS = 30.0
 OPEN_SECONDS_MAX = 300.0
 #: A probe that has shown nothing by then does not keep others from trying.
 PROBE_SECONDS_MAX = 30.0
+#: Probes that failed in a row, from which on it is no passing trouble: the second comes a minute and a half after it
+#: opened, when an engine that hung has been started anew by its own node, and a driver has been mended or will not be.
+SICK_PROBES_MIN = 2
 
 
 @dataclass(slots=True)
@@ -46,6 +49,11 @@ class Breaker:
     def closed(self) -> bool:
         """Whether nothing is held against it."""
         return self.opened == 0
+
+    @property
+    def sick(self) -> bool:
+        """Whether its engine is no use though it runs, for whatever reason it opened."""
+        return self.opened > SICK_PROBES_MIN
 
     def allows(self, now: float) -> bool:
         """Whether a request may be sent: it is closed, or due for a probe."""
@@ -111,3 +119,7 @@ class Breaker:
         """The engine was started anew, or its node dialled again: worth a probe at once, but not each time."""
         if self.opened == 1:
             self.open_until = min(self.open_until, now)
+
+    def unloaded(self) -> None:
+        """Its engine is stopped, as it should be: what is loaded there some day is probed at once, and not yet sick."""
+        self.opened, self.open_until, self.probed_at = min(self.opened, 1), 0.0, None

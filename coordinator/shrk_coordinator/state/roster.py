@@ -145,6 +145,8 @@ class Roster:
         offered: dict[str, EngineReport] = {}
         self._name(node, frozenset(engine.model for engine in report.engines))
         for engine in report.engines:
+            if engine.status.state is State.PAUSED and (standing := node.standings.get(engine.model)) is not None:
+                standing.breaker.unloaded()
             if engine.status.state in SERVING:
                 offered[engine.model] = engine
             elif (served := self._models.get(engine.model)) and (

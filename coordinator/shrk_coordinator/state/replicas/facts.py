@@ -18,11 +18,14 @@ class Condition(Enum):
     ABSENT = "absent"
     LOADING = "loading"
     SERVING = "serving"
+    #: It runs, and requests keep failing there: it is probed now and then, and may be well again any moment.
+    SICK = "sick"
     FAILED = "failed"
 
 
-#: Conditions in which a model takes memory.
-RESIDENT = frozenset({Condition.LOADING, Condition.SERVING})
+#: Conditions in which a model has been loaded, and those in which it takes memory.
+LOADED = frozenset({Condition.SERVING, Condition.SICK})
+RESIDENT = frozenset({Condition.LOADING, *LOADED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,8 @@ class EngineFacts:
     condition: Condition = Condition.ABSENT
     #: Since when it is in this condition. A failure with another time is another failure.
     since: float = 0.0
-    #: While failed: the node itself does not try again before; and why, in its own words.
+    #: While failed: the node itself does not try again before.
     failed_until: float = 0.0
-    reason: str = ""
-    #: Its weights need not be fetched.
-    on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,6 @@ class ModelFacts:
     #: Requests that nodes work on, and those that wait for one.
     under_way: int = 0
     waiting: int = 0
-    #: Requests a minute, as a running mean.
-    per_minute: float = 0.0
     #: How long loading it takes, as a running mean.
     load_seconds: float = LOAD_SECONDS
 

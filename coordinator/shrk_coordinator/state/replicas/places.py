@@ -1,8 +1,12 @@
 """One node as the reconciler keeps it: its facts, what it was told to load, and whether it is about to leave.
 
-    absent --assign--> coming --serving--> serving --drop--> unloading --told to be gone--> absent
-                          |                   |
-                          +---- failed -------+--> absent, and not asked again for a while
+    absent --assign--> coming --serving--> serving <--a token came, or requests fail--> sick
+                          |                   |                                           |
+                          |                   +--drop----------> unloading <---------drop-+
+                          |                   |                      +--told to be gone--> absent
+                          +---- failed -------+--> absent
+
+Where it failed, or was sick when it was dropped, the node is not asked for it again for a while.
 
 Memory is counted until the node itself has told that a model is gone: what was dropped a moment ago is still there.
 """
@@ -124,6 +128,8 @@ class Place:
         """Whether it could be asked to load this model, but for room."""
         if model in self.assigned or model in self.unloading or not self.facts.linked:
             return False
+        if self.condition(model) is Condition.SICK:
+            return False  # It was loaded without having been asked for, and is no use.
         failures = self.failures.get(model)
         return (failures is None or failures.until <= now) and not self.leaves(now, load_seconds)
 

@@ -1,10 +1,10 @@
 """The reconciler: facts of nodes and models in, once a second a few assignments out.
 
-    node(), model(), gone()            run(): of the models that something happened to
+    node(), model(), retire()          run(): of the models that something happened to
       take in facts, at once             1. look: who serves, comes, leaves; how many there should be
       drop what cannot stay:             2. fill: whoever has fewest gets the next node, spread over owners, networks
       not allowed, failed, too large        and hosts; where there is no room, a model that has two more makes some
-                                         3. tidy: let go who left and was replaced, what is too much, spread better
+                                         3. tidy: let go who left or is sick and was replaced, or is too much
 
 What must be is done at once: three replicas, and a replacement before a node leaves. What would only be better waits
 until it has been so for a while, and no node is asked for more than CHANGES_MAX of that in an hour.
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
-from shrk_coordinator.state.replicas.facts import Assignment, Condition, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import LOADED, Assignment, Condition, ModelFacts, NodeFacts, Redundancy
 from shrk_coordinator.state.replicas.places import Place
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
 
@@ -93,8 +93,8 @@ class Reconciler:
         else:
             old, was_hot = place.facts, place.hot
             for model in place.assigned:
-                # Whatever served is given its time again.
-                if place.condition(model) is Condition.SERVING:
+                # Whatever had been loaded is given its time again.
+                if place.condition(model) in LOADED:
                     place.assigned[model] = now
             place.take(facts)
             if facts.linked and not old.linked:
@@ -107,15 +107,6 @@ class Reconciler:
             self._drop_what_cannot_stay(now, place)
         self._due.update(dict.fromkeys(model for model in place.assigned if model in self._models))
         self._wake_short(now, place)
-
-    def gone(self, node_id: NodeId) -> None:
-        """A node is no longer one of ours."""
-        place = self._places.pop(node_id, None)
-        self._changed.pop(node_id, None)
-        for model in place.facts.engines.keys() | place.assigned.keys() if place else ():
-            if place is not None and (known := self._models.get(model)) is not None:
-                known.forget(place)
-                self._due[model] = None
 
     def _meet(self, now: float, place: Place) -> None:
         """It is linked, whether new or back: what it has loaded stays loaded."""
@@ -148,12 +139,12 @@ class Reconciler:
             if failed and engine is not None:
                 failed = place.failed(model).told(now, engine.since, engine.failed_until)
             if failed or not place.permits(model):
-                self._drop(place, model)
+                self._drop(now, place, model)
         by_worth = sorted(place.assigned, key=lambda m: (place.condition(m) is Condition.SERVING, -self._count(m), m))
         for model in by_worth:
             if sum(map(place.size, place.assigned)) <= place.facts.memory:
                 break
-            self._drop(place, model)
+            self._drop(now, place, model)
 
     def _count(self, model: str) -> int:
         known = self._models.get(model)
@@ -208,7 +199,7 @@ class Reconciler:
         for place in late:
             if place.facts.linked:
                 place.failed(known.name).happened(now)
-                self._drop(place, known.name)
+                self._drop(now, place, known.name)
         was_idle = known.appetite.idle
         known.appetite.look(now, known.facts, len(standing.serving), len(known.places))
         if late or known.appetite.idle is not was_idle:
@@ -224,11 +215,13 @@ class Reconciler:
         while queue:
             known = self._models[heapq.heappop(queue)[2]]
             standing = self._standing(now, known)
-            if standing.count < self._wanted(now, known):
-                if not (self._place(now, known, standing) or self._make_room(now, known, standing)):
+            if standing.count + known.held(now, standing) < self._wanted(now, known):
+                free = self._place(now, known, standing)
+                if not (free or self._make_room(now, known, standing)):
                     known.short = True
                     continue
-            elif standing.count < known.target and self._settled(now):
+                known.given(now, standing, taken=not free)
+            elif standing.count + len(standing.sick) < known.target and self._settled(now):
                 if extras >= EXTRAS_MAX:
                     self._again[known.name] = None
                     continue
@@ -237,6 +230,7 @@ class Reconciler:
                     known.appetite.gave_up(now, standing.count)
                     continue
             else:
+                known.short = standing.count < self._wanted(now, known)
                 continue
             heapq.heappush(queue, self._turn(now, known))
 
@@ -261,13 +255,13 @@ class Reconciler:
 
     def _make_room(self, now: float, known: Replicas, standing: Standing) -> bool:
         """Where no node has room, models that have two replicas more give way; whether they can."""
-        if known.appetite.idle or not self._settled(now):
-            return False  # Nobody asks for it, or its own nodes are not back yet: it takes what is free.
+        if known.appetite.idle or not self._settled(now) or (standing.sick and not known.replaceable(now)):
+            return False  # Nobody asks for it, its own nodes are not back yet, or it is no use: it takes what is free.
         best: tuple[tuple[int, Rank], Place, list[str]] | None = None
         for place in known.open_places(now):
             missing = sum(map(place.size, place.assigned)) + place.size(known.name) - place.facts.memory
             # Where nothing is missing, what is there is being unloaded, and comes free by itself.
-            victims = self._victims(now, place, missing, standing.count + 2) if missing > 0 else None
+            victims = self._victims(now, place, missing, standing) if missing > 0 else None
             if victims:
                 key = len(victims), known.rank(now, place, standing.tally)
                 if best is None or key < best[0]:
@@ -276,19 +270,26 @@ class Reconciler:
             return False
         _, place, victims = best
         for model in victims:
-            self._drop(place, model)
+            self._drop(now, place, model)
             self._standings[model] = self._models[model].standing(now)
         self._assign(now, known, standing, place, forced=True)
         return True
 
-    def _victims(self, now: float, place: Place, missing: int, count: int) -> list[str] | None:
-        """Models to unload there for so many bytes, each with at least so many replicas; None where that is too few."""
+    def _victims(self, now: float, place: Place, missing: int, taker: Standing) -> list[str] | None:
+        """Models to unload there for so many bytes, each with two replicas more; None where that is too few.
+
+        Where one is sick, the sick ones of both count as if they were well: whoever has none is not kept from a node by
+        several that are no use, and two that fail everywhere do not take turns.
+        """
         rich: list[tuple[int, str]] = []
         for model in place.assigned:
             if (other := self._models.get(model)) is not None:
-                standing = self._standing(now, other)
-                has = len(standing.serving) if place.condition(model) is Condition.SERVING else standing.count
-                if has >= count:
+                standing, condition = self._standing(now, other), place.condition(model)
+                has = len(standing.serving) if condition is Condition.SERVING else standing.count
+                more = has - taker.count
+                if condition is Condition.SICK:
+                    more += len(standing.sick) - len(taker.sick)
+                if more >= 2:
                     rich.append((-has, model))
         victims = []
         for _, model in sorted(rich):
@@ -309,18 +310,20 @@ class Reconciler:
             known.surplus_since = now
         elif now - known.surplus_since >= SURPLUS_SECONDS:
             self._drop_one_too_many(now, known, standing)
-        feasible = standing.tally.count(known.level) if known.short else known.wanted
-        known.redundancy = known.judge(standing, feasible, self._why(known, standing))
+        known.redundancy = known.judge(now, standing)
 
     def _let_go(self, now: float, known: Replicas, standing: Standing) -> None:
-        """Those that leave are let go once they are replaced; what idles may not wait for what cannot be."""
+        """Those that leave or are sick go once they are replaced; what idles may not wait for what cannot be."""
         replaced = self._replaced(known, standing)
         for place in list(standing.going):
             facts = place.facts
             idles = not known.takes(place) and not standing.coming
             if replaced or idles or (not facts.linked and now - facts.since >= FORGET_SECONDS):
-                self._drop(place, known.name)
+                self._drop(now, place, known.name)
                 standing.going.remove(place)
+        for place in known.spare(standing):
+            self._drop(now, place, known.name)
+            standing.sick.remove(place)
 
     def _replaced(self, known: Replicas, standing: Standing) -> bool:
         """Whether as many serve as must, without those that leave."""
@@ -333,7 +336,7 @@ class Reconciler:
             key=lambda place: (tally.spread_without(place.domains, most), place.facts.may_scale_to_zero, -place.free),
             reverse=True,
         )[:1]:
-            self._drop(place, known.name)
+            self._drop(now, place, known.name)
             place.changed(now)
             standing.serving.remove(place)
             tally.remove(place.domains)
@@ -356,16 +359,6 @@ class Reconciler:
                 self._assign(now, known, standing, place, forced=False)
                 return
 
-    def _why(self, known: Replicas, standing: Standing) -> str:
-        """What keeps it from having what it should have."""
-        if standing.coming:
-            return f"{len(standing.coming)} of {known.wanted} are loading"
-        if known.eligible.nodes < known.wanted:
-            return f"{known.eligible.nodes} nodes may have it and are linked"
-        if known.short:
-            return "no other node has room for it, stays, and has not just failed to load it"
-        return f"its replicas share an owner, a network or a host, and no other {known.level.word} has room for it"
-
     # --- what is done ---------------------------------------------------------------------------------
 
     def _assign(self, now: float, known: Replicas, standing: Standing, place: Place, *, forced: bool) -> None:
@@ -376,7 +369,9 @@ class Reconciler:
         standing.add(place)
         self._changed[place.facts.node_id] = None
 
-    def _drop(self, place: Place, model: str) -> None:
+    def _drop(self, now: float, place: Place, model: str) -> None:
+        if place.condition(model) is Condition.SICK:
+            place.failed(model).happened(now)  # What is let go is not given back at once.
         place.drop(model)
         self._changed[place.facts.node_id] = None
         if (known := self._models.get(model)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,22 +19,29 @@ LOOKED_AT_MIN = 256
 STEADY_SECONDS = 120.0
 #: A node that stays for so long is as good as one that never closes.
 STAYS_SECONDS = 3_600.0
+#: Sick replicas of one model that are replaced within an hour. Three nodes that fall sick together, by one owner's
+#: driver or one cut cable, are replaced at once. Where those that come fall sick as well it is the model, and would be
+#: so on every node: it may not take one after the other, with the minutes of loading that each costs.
+SICK_REPLACED_MAX = 3
+SICK_REPLACED_SECONDS = 3_600.0
 
 #: Failures, what it adds to the domains, and the rest in the order of its weight.
-Rank = tuple[int, Spread, bool, bool, bool, bool, bool, int, NodeId]
+Rank = tuple[int, Spread, bool, bool, bool, bool, int, NodeId]
 #: Better than this, in the first two: it has not failed, and belongs to an owner whom no replica belongs to.
 _FAIR = (0, (-1, 1, 1))
 
 
 @dataclass(slots=True)
 class Standing:
-    """One model's replicas at one moment, each in one of four."""
+    """One model's replicas at one moment, each in one of five."""
 
     serving: list[Place] = field(default_factory=list)
     #: Asked to load it, and expected to.
     coming: list[Place] = field(default_factory=list)
     #: Asked to load it, and not expected any more. One that still loads is let go on: downloads take hours.
     late: list[Place] = field(default_factory=list)
+    #: Requests fail there; those that have been so the longest first.
+    sick: list[Place] = field(default_factory=list)
     #: About to leave or gone, or not to keep an idle model.
     going: list[Place] = field(default_factory=list)
     #: The domains of those that stay.
@@ -69,6 +77,8 @@ class Replicas:
     #: Since when it has had more replicas than it should.
     surplus_since: float | None = None
     redundancy: Redundancy | None = None
+    #: When sick replicas were replaced.
+    _replaced: deque[float] = field(default_factory=lambda: deque(maxlen=SICK_REPLACED_MAX))
 
     @property
     def name(self) -> str:
@@ -92,16 +102,6 @@ class Replicas:
         self._all.add(place.domains)
         if keeps:
             self._keeping.add(place.domains)
-
-    def forget(self, place: Place) -> None:
-        """A node is gone for good."""
-        node_id = place.facts.node_id
-        self.places.pop(node_id, None)
-        self.candidates.pop(node_id, None)
-        if (was := self._counted.pop(node_id, None)) is not None:
-            self._all.remove(was[2])
-            if was[1]:
-                self._keeping.remove(was[2])
 
     @property
     def eligible(self) -> Tally:
@@ -137,13 +137,37 @@ class Replicas:
             if place.leaves(now, load_seconds) or not self.takes(place):
                 standing.going.append(place)
                 continue
-            serves = place.facts.linked and place.condition(self.name) is Condition.SERVING
+            condition = place.condition(self.name) if place.facts.linked else Condition.ABSENT
+            if condition is Condition.SICK:
+                standing.sick.append(place)
+                continue
+            serves = condition is Condition.SERVING
             if not serves and place.facts.linked and place.overdue(now, self.name, load_seconds):
                 standing.late.append(place)
                 continue
             (standing.serving if serves else standing.coming).append(place)
             standing.tally.add(place.domains)
+        standing.sick.sort(key=lambda place: (place.facts.engines[self.name].since, place.facts.node_id))
         return standing
+
+    def replaceable(self, now: float) -> int:
+        """How many sick replicas may be replaced now."""
+        return SICK_REPLACED_MAX - sum(now - at < SICK_REPLACED_SECONDS for at in self._replaced)
+
+    def held(self, now: float, standing: Standing) -> int:
+        """How many sick replicas keep their places to themselves, since no more may be replaced now."""
+        doubled = max(0, standing.count + len(standing.sick) - self.wanted)
+        return max(0, len(standing.sick) - doubled - self.replaceable(now)) if standing.sick else 0
+
+    def given(self, now: float, standing: Standing, *, taken: bool) -> None:
+        """It was given a node that it must have, which was free or `taken` from others. While some are sick, whoever
+        comes beside as many as there should be, or for whom others give way, comes in the place of a sick one."""
+        if standing.sick and (taken or standing.count + len(standing.sick) > self.wanted):
+            self._replaced.append(now)
+
+    def spare(self, standing: Standing) -> list[Place]:
+        """Sick replicas that are not needed, not even should they become well: others serve in their place."""
+        return standing.sick[: max(0, len(standing.serving) + len(standing.sick) - self.wanted)]
 
     def open_places(self, now: float) -> Iterator[Place]:
         """Candidates that could be asked, but for room."""
@@ -165,7 +189,6 @@ class Replicas:
             (-owner, -network, -host),
             engine.condition not in RESIDENT,
             closes_in < STAYS_SECONDS,
-            not engine.on_disk,
             now - facts.since < STEADY_SECONDS,
             facts.margin is not None and facts.margin < COOL_DEGREES,
             -place.free,
@@ -199,8 +222,9 @@ class Replicas:
         """What a node adds."""
         return tally.gain(place.domains)
 
-    def judge(self, standing: Standing, feasible: int, why: str) -> Redundancy:
+    def judge(self, now: float, standing: Standing) -> Redundancy:
         """How redundant it is."""
+        feasible = standing.tally.count(self.level) if self.short else self.wanted
         level, wanted = self.level, self.wanted
         effective = Tally(place.domains for place in standing.serving).count(level)
         degraded = effective < wanted
@@ -209,8 +233,26 @@ class Replicas:
             wanted_n=wanted,
             feasible_n=max(effective, min(wanted, feasible)),
             degraded=degraded,
-            reason=why if degraded else "",
+            reason=self._why(now, standing) if degraded else "",
             domain=level.word,
             serving=len(standing.serving),
             target=self.target,
         )
+
+    def _why(self, now: float, standing: Standing) -> str:
+        """What keeps it from having what it should have."""
+        if not (sick := len(standing.sick)):
+            return self._why_no_more(now, standing)
+        left_alone = "1 node, which is" if sick == 1 else f"{sick} nodes, which are"
+        return f"requests fail on {left_alone} left alone but for probes; {self._why_no_more(now, standing)}"
+
+    def _why_no_more(self, now: float, standing: Standing) -> str:
+        if standing.coming:
+            return f"{len(standing.coming)} of {self.wanted} are loading"
+        if self.eligible.nodes < self.wanted:
+            return f"{self.eligible.nodes} nodes may have it and are linked"
+        if self.held(now, standing):
+            return f"no more than {SICK_REPLACED_MAX} such nodes are replaced in an hour"
+        if self.short:
+            return "no other node has room for it, stays, and has not just failed to load it"
+        return f"its replicas share an owner, a network or a host, and no other {self.level.word} has room for it"

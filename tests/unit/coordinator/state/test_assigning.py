@@ -9,6 +9,7 @@ import pytest
 from shrk_contract.terms import Device, EngineReport, Host, ModelOutcome, Report, State, Status, Terms
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.breaker import OPEN_SECONDS_MAX
 from shrk_coordinator.state.coordinator import HAND_OVER_SECONDS, CoordinatorState
 from shrk_coordinator.state.placement import CLOSING_SECONDS, HEAT_MARGIN
 from support.states import CHAT, ask, begun, link_node, new_link, only_start
@@ -142,3 +143,32 @@ def test_a_node_that_went_silent_is_replaced_and_told_anew_when_it_is_back(state
     assert told["d"] == ("m",)
     dial(state, "a", a_report((), paused=("m",)), now=80.0)
     assert [e.node_id for e in state.handle(seen.Reconcile(81.0)) if isinstance(e, do.AssignModels)] == ["a"]
+
+
+def test_a_node_where_probes_fail_is_replaced_and_begins_anew_once_it_has_unloaded(state: CoordinatorState) -> None:
+    links = {node: dial(state, node, a_report(("m",))) for node in "abc"}
+    spare = dial(state, "d", a_report((), paused=("m",)))
+    for second in range(1, 60):
+        state.handle(seen.Reconcile(float(second)))
+    assert not state.assigning.assigned("d")
+    breaker = state.roster.nodes["a"].standing("m").breaker
+    now = 60.0
+    while not breaker.sick:
+        breaker.began(now)
+        breaker.failed(now)
+        now += OPEN_SECONDS_MAX
+
+    def report(node: str, link: int, report: Report) -> None:
+        # A report without a sequence number is never too old.
+        state.handle(seen.NodeReported(now, node, link, replace(report, host=Host(node))))
+
+    def told() -> dict[str, tuple[str, ...]]:
+        effects = state.handle(seen.Reconcile(now))
+        return {effect.node_id: effect.models for effect in effects if isinstance(effect, do.AssignModels)}
+
+    report("a", links["a"], a_report(("m",)))
+    assert told() == {"d": ("m",)}
+    report("d", spare, a_report(("m",)))
+    assert told() == {"a": ()}
+    report("a", links["a"], a_report((), paused=("m",)))
+    assert not breaker.sick

@@ -9,6 +9,7 @@ from shrk_coordinator.state.breaker import (
     OPEN_SECONDS,
     OPEN_SECONDS_MAX,
     PROBE_SECONDS_MAX,
+    SICK_PROBES_MIN,
     Breaker,
 )
 from shrk_coordinator.state.lives import EngineLife
@@ -134,3 +135,35 @@ def test_a_probe_that_is_given_up_late_makes_no_room_beside_the_next_one(breaker
     assert not breaker.allows(second + 1.0)
     breaker.gave_way(second)
     assert breaker.allows(second + 1.0)
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_after_two_failed_probes_it_is_sick_until_a_token_comes(breaker: Breaker, stalls: bool) -> None:
+    def go_wrong(now: float) -> None:
+        breaker.stall(now) if stalls else breaker.failed(now)
+
+    for _ in range(FAILURES_MAX):
+        go_wrong(0.0)
+    for _ in range(SICK_PROBES_MIN):
+        assert not breaker.sick
+        breaker.began(breaker.open_until)
+        go_wrong(breaker.open_until)
+    assert breaker.sick
+    breaker.new_life(1_000.0)
+    assert breaker.sick, "it may crash at each request"
+    breaker.spoke()
+    assert not breaker.sick
+
+
+def test_what_is_loaded_anew_is_not_sick_before_it_has_been_probed(breaker: Breaker) -> None:
+    fail(breaker)
+    for _ in range(SICK_PROBES_MIN):
+        breaker.began(breaker.open_until)
+        breaker.failed(breaker.open_until)
+    breaker.unloaded()
+    assert not breaker.sick
+    assert not breaker.closed
+    assert breaker.allows(0.0)
+    breaker.spoke()
+    breaker.unloaded()
+    assert breaker.closed

@@ -104,15 +104,6 @@ def test_a_revision_grows_with_each_change_and_only_then() -> None:
         last[one.node_id] = one
 
 
-def test_a_node_that_has_the_model_on_disk_is_asked_first() -> None:
-    network = Obedient("a")
-    for name in ("n0", "n1", "n2", "n3"):
-        network.node(name, "a")
-    network.change("n3", engines={"a": EngineFacts(8 * GB, on_disk=True)})
-    network.run(5)
-    assert network.having("a") == ["n3"]
-
-
 def test_replicas_of_one_owner_move_apart_when_others_join() -> None:
     network = settled("a", nodes=3, owner="x")
     for name in ("y", "z"):
@@ -131,16 +122,6 @@ def test_a_model_that_is_retired_is_unloaded_everywhere() -> None:
     assert network.having("a") == []
     assert len(network.having("b")) == 3
     assert network.reconciler.redundancy("a") is None
-
-
-def test_a_node_that_is_gone_for_good_is_forgotten_and_replaced() -> None:
-    network = settled("a")
-    gone = network.having("a")[0]
-    network.reconciler.gone(gone)
-    del network.nodes[gone]
-    network.run(2)
-    assert network.reconciler.assignment(gone) is None
-    assert len(network.having("a")) == 3
 
 
 def test_memory_that_shrinks_takes_no_more_than_must_be() -> None:

@@ -34,7 +34,6 @@ def best(replicas: Replicas, tally: Tally | None = None, **how: bool) -> str | N
     "better",
     [
         replace(PLAIN, engines={"m": EngineFacts(8, Condition.SERVING)}),
-        replace(PLAIN, engines={"m": EngineFacts(8, on_disk=True)}),
         replace(PLAIN, memory=24),
         replace(PLAIN, closes_at=None, memory=17),
     ],
@@ -63,8 +62,8 @@ def test_equals_are_taken_by_name() -> None:
     assert best(given(b=PLAIN, a=PLAIN)) == "a"
 
 
-def test_another_owner_is_worth_more_than_what_is_on_disk() -> None:
-    near = replace(PLAIN, owner="x", engines={"m": EngineFacts(8, on_disk=True)})
+def test_another_owner_is_worth_more_than_what_is_loaded_already() -> None:
+    near = replace(PLAIN, owner="x", engines={"m": EngineFacts(8, Condition.SERVING)})
     assert best(given(a=near, b=PLAIN), Tally([("x", "net", "net/h")])) == "b"
 
 
@@ -84,5 +83,7 @@ def test_what_counts_as_a_domain_follows_from_the_nodes_there_are() -> None:
     for name in ("d", "e"):
         replicas.candidate(Place.of(replace(PLAIN, node_id=name, owner=name)))
     assert replicas.level is Level.OWNER
-    replicas.forget(replicas.candidates["e"])
+    gone = replicas.candidates["e"]
+    gone.take(replace(gone.facts, linked=False))
+    replicas.candidate(gone)
     assert replicas.level is Level.NETWORK
