@@ -8,7 +8,7 @@ from typing import assert_never
 from shrk_contract.terms import EngineReport, Rejection, State, Status
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Assignment, Need
+from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.engines import EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
@@ -92,6 +92,10 @@ class NodeState:
 
     def _assigned(self, event: seen.Assigned) -> list[Effect]:
         revision = (event.leader_term, event.revision)
+        if self.draining:
+            # It is replaced and so told to unload, but what runs has until the drain's end.
+            declined = self.assignment.declined(revision, event.models, STOPPING)
+            return [do.TellAssigned(*revision, self.assignment.outcomes)] if declined else []
         if not self.assignment.assigned(revision, event.models):
             return []
         for engine in self.engines.values():
@@ -104,7 +108,7 @@ class NodeState:
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
         if self.draining:
-            return do.RejectAttempt(key, Rejection.DRAINING, "the node is stopping")
+            return do.RejectAttempt(key, Rejection.DRAINING, STOPPING)
         serving = [e for e in self.engines.values() if e.model == model and e.state is State.ONLINE]
         if not serving:
             return do.RejectAttempt(key, Rejection.TERMS, f"this node does not serve {model!r} now")
@@ -122,7 +126,7 @@ class NodeState:
         effects: list[Effect] = []
         changed = False
         for engine in self.engines.values():
-            if engine.unloads(now):
+            if not self.draining and engine.unloads(now):
                 effects.append(do.UnloadEngine(engine.id))
             if engine.start_at is not None and now >= engine.start_at and self._may_start(engine):
                 engine.started(now)
