@@ -9,7 +9,7 @@ from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import NOT_ASSIGNED, UNLOAD_SECONDS
+from shrk_node_agent.state.engines import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, UNLOAD_SECONDS
 from shrk_node_agent.state.node import NodeState
 from support.states import CHAT, PIN
 
@@ -102,6 +102,28 @@ def test_the_owner_has_the_last_word(node: NodeState) -> None:
     assert [(o.model, o.obeyed) for o in told.outcomes] == [("a", True), ("b", False), ("unknown", False)]
     assert "fit" in told.outcomes[1].reason
     assert "owner" in told.outcomes[2].reason
+
+
+def test_the_owner_reads_why_a_model_is_not_loaded(node: NodeState) -> None:
+    def reasons() -> dict[str, str]:
+        return {report.model: report.status.reason for report in node.reports(0.0, 0)}
+
+    assert reasons() == {"a": "", "b": NO_ROOM_YET, "c": ""}, "no coordinator has spoken"
+    assign(node, "a", "b")
+    assert reasons() == {"a": "", "b": NO_ROOM, "c": NOT_ASSIGNED}
+    node.handle(seen.Tick(1.0))
+    assign(node, "a", "c", "b", revision=2, now=1.5)
+    assert reasons() == {"a": "", "b": NO_ROOM, "c": ""}
+    assign(node, "a", revision=3, now=2.0)
+    assert reasons() == {"a": "", "b": NOT_ASSIGNED, "c": NOT_ASSIGNED}
+    assign(node, "a", "b", "c", revision=4, now=2.5)
+    ended(node, "c", 3.0)
+    assert reasons()["b"] == NO_ROOM
+
+
+def test_how_long_a_model_has_not_been_loaded_does_not_begin_anew_with_each_assignment(node: NodeState) -> None:
+    assign(node, "a", "c", now=5.0)
+    assert node.engines["b"].since == 0.0
 
 
 def test_an_older_assignment_changes_nothing(node: NodeState) -> None:
