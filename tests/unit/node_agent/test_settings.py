@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from shrk_contract.settings import SettingsError, load
 from shrk_node_agent.settings import AgentSettings
+from support.house import ROOT
 
 Read = Callable[[str], AgentSettings]
 
@@ -50,6 +52,13 @@ def test_where_memory_is_counted_a_model_without_a_size_is_named_with_what_to_wr
 def test_a_model_that_is_not_served_needs_no_size(read: Read) -> None:
     sized = '[catalogue.large]\nsource = "l"\nmemory_gb = 20\n[catalogue.other]\nsource = "o"\n'
     assert served(read('memory_gb = 24\nmodels = ["large"]\n' + sized)) == ["large"]
+
+
+def test_the_settings_that_the_readme_shows_can_be_used(read: Read) -> None:
+    [shown] = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert served(read(shown)) == ["qwen"]
+    several = 'memory_gb = 24\nscale_to_zero = true\nmodels = ["qwen"]\n' + shown + "memory_gb = 18\n"
+    assert served(read(several)) == ["qwen"]
 
 
 def test_a_model_that_never_fits_is_named(read: Read) -> None:
