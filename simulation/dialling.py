@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shrk_contract.terms import HEARTBEAT_SECONDS, PROTOCOL, REPORT_INTERVAL_SECONDS, Rejection
 from shrk_contract.v1 import link_pb2
-from shrk_contract.v1.refusal_pb2 import ProtocolVersion, Refusal
+from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_NODE_SILENT, ProtocolVersion, Refusal
 from shrk_node_agent.attempts import AttemptSink, Credit, CreditWithheld
 from shrk_node_agent.link.session import Session, SessionPort, SessionSink
 from shrk_node_agent.state.backoff import DIAL, dial_failures
@@ -130,7 +130,9 @@ class Dialling:
     def _refused(self, refusal: Refusal) -> None:
         dice = self._agent.world.rng
         self._agent.world.trace.add(self._agent.node_id, "was refused", refusal.message)
-        if refusal.permanent:
+        if refusal.code == REFUSAL_CODE_NODE_SILENT:
+            self._over(None)
+        elif refusal.permanent:
             self._over(PERMANENT_REFUSAL_SECONDS * (0.5 + dice.random()))
         else:
             self._over(max(REFUSAL_SECONDS_MIN, refusal.retry_after_ms / 1000) * (1.0 + dice.random()))

@@ -7,13 +7,44 @@ inside the coordinator are values (`state.effects`); these are raised only at th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shrk_contract.terms import Fault
+from shrk_contract.terms import Fault, State
 from shrk_contract.trouble import Trouble
+from shrk_coordinator.state.placement import Reason
 
 #: Official SDKs obey Retry-After literally, up to freezing for hours: never send more.
 RETRY_AFTER_SECONDS_MAX = 30
+
+#: Why a node that has a model does not take a request for it, after a number of nodes: "2 busy". Some words are both
+#: a node's state and placement's reason, and mean the same.
+REASON_WORDS: Mapping[str, str] = {
+    Reason.CLOSING: "wanted back by the owner soon",
+    Reason.HOT: "too hot",
+    Reason.ENDPOINT: "without this endpoint",
+    Reason.TRIED: "asked in vain already",
+    Reason.PIN: "of another kind than this answer needs",
+    Reason.EJECTED: "left alone for a while after failures",
+    Reason.UNWELL: "stalled or not heard",
+    Reason.FULL: "busy",
+    Reason.REJECTED: "asked, and not free to take it",
+    State.INSTALLING: "installing what the engine needs",
+    State.STARTING: "starting",
+    State.DOWNLOADING: "downloading the model",
+    State.LOADING: "loading the model",
+    State.VERIFYING: "checking the model's files",
+    State.ONLINE: "about to take requests",
+    State.BUSY: "busy",
+    State.COOLING: "cooling down",
+    State.PAUSED: "not serving the model now",
+    State.OFF_SCHEDULE: "outside the owner's hours",
+    State.DRAINING: "stopping",
+    State.QUARANTINED: "left alone for a while after failures",
+    State.INCOMPATIBLE: "unable to run the model",
+    State.UNREACHABLE: "out of reach",
+    State.OFFLINE: "offline",
+}
 
 
 class DatabaseError(Trouble):
@@ -134,14 +165,16 @@ def endpoint_not_served(model: str, asked: str, served: tuple[str, ...]) -> ApiE
 
 def no_node_available(model: str, counts: tuple[tuple[str, int], ...], retry_after_seconds: float) -> ApiError:
     """The model is known, but nobody can take the request now."""
-    known = ", ".join(f"{reason}: {count}" for reason, count in counts) or "no node that has it is connected"
+    words = ", ".join(f"{count} {REASON_WORDS[reason]}" for reason, count in counts)
+    why = f"Of those that have it: {words}." if words else "None that has it is connected."
+    seconds = min(max(1, math.ceil(retry_after_seconds)), RETRY_AFTER_SECONDS_MAX)
     return ApiError(
         503,
         "no_node_available",
-        f"No node can take a request for '{model}' now ({known}). Try again in a moment.",
+        f"No node can take a request for '{model}' now. {why} Try again in {seconds} s.",
         type="service_unavailable",
         fault=Fault.NODE,
-        retry_after_seconds=max(1, math.ceil(retry_after_seconds)),
+        retry_after_seconds=seconds,
     )
 
 

@@ -81,12 +81,15 @@ class Agent:
         lock = StateDirLock.acquire(state_dir, "node agent")
         self._stack.callback(lock.release)
         await asyncio.to_thread(self._sweep)
+        # A machine that can be no node loads nothing.
+        self._identity = await self._known_identity()
         await self._control.open()
         self._stack.push_async_callback(self._control.close)
-        # Engines first: they take longest, and need no coordinator to load.
+        # Engines before the network: they take longest, and need no coordinator to load.
         self._stack.push_async_callback(self.driver.stop)
         await self._stack.enter_async_context(running(self.driver.run(), "driver"))
-        self._identity = await self._identified()
+        if self._identity is None:
+            self._identity = await self._enrolled()
         incarnation = await asyncio.to_thread(identities.next_incarnation, self._identity_dir)
         self._dialler = Dialler(
             identity=self._identity,
@@ -121,20 +124,30 @@ class Agent:
                 problem=swept.problem,
             )
 
-    async def _identified(self) -> Identity:
-        """The identity on disk, or a new one for the join token. Raises AgentCannotRun."""
+    async def _known_identity(self) -> Identity | None:
+        """The identity on disk; None where a join token is to bring one. Raises AgentCannotRun."""
         settings = self._settings
         try:
             identity = await asyncio.to_thread(identities.load, self._identity_dir)
-            if identity is not None and not self._expired(identity):
-                return identity
-            if settings.controller is None or settings.join_token is None:
-                raise AgentCannotRun(
-                    "This machine is not a node yet. Get a join token from the coordinator's operator "
-                    "(shrk coordinator tokens create --owner YOU), then start it with "
-                    "SHRK_CONTROLLER=tcp://HOST:9100 SHRK_JOIN_TOKEN=TOKEN shrk node run"
-                )
-            token = settings.join_token.get_secret_value()
+        except IdentityError as error:
+            raise AgentCannotRun(str(error)) from error
+        if identity is not None and not self._expired(identity):
+            return identity
+        if settings.controller is None or settings.join_token is None:
+            raise AgentCannotRun(
+                "This machine is not a node yet. Get a join token from the coordinator's operator "
+                "(shrk coordinator tokens create --owner YOU), then start it with "
+                "SHRK_CONTROLLER=tcp://HOST:9100 SHRK_JOIN_TOKEN=TOKEN shrk node run"
+            )
+        return None
+
+    async def _enrolled(self) -> Identity:
+        """A new identity for the join token. Raises AgentCannotRun."""
+        settings = self._settings
+        assert settings.controller is not None, "it was looked for"
+        assert settings.join_token is not None, "it was looked for"
+        token = settings.join_token.get_secret_value()
+        try:
             identity = await enrol(settings.controller, token, self._identity_dir, settings.name, self._version)
         except (IdentityError, EnrolmentFailed, JoinTokenInvalid, ControllerInvalid) as error:
             raise AgentCannotRun(str(error)) from error

@@ -55,8 +55,10 @@ def run(
     """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file.
 
     What it serves, [catalogue.NAME], stands in the settings file: /etc/shrk/config.toml, or the one that SHRK_CONFIG
-    names. More settings there: engine_venv (vLLM's environment), models, drain_seconds. An option wins over a
-    variable, and that over the file.
+    names. More settings there: models (which of them, in which order), memory_gb (for all of them together; each then
+    has its own, and a coordinator chooses), scale_to_zero (it may unload what nobody asks for), engine_venv (vLLM's
+    environment), drain_seconds (for running answers at the end), [sim] (how fast the simulated engine is). An option
+    wins over a variable, and that over the file.
     """
     flags = dict(locals())  # every option is a setting of the same name
 

@@ -78,7 +78,7 @@ class CatalogueEntry(BaseModel):
     slots: int = Field(default=16, ge=1, le=1024)
     #: Tokens of prompt and answer together; None leaves it to the model.
     context_tokens: int | None = Field(default=None, ge=128, le=10_000_000)
-    #: What its engine takes of the node's memory for models, in GB; None: it is not counted.
+    #: What its engine takes of the node's memory for models, in GB; needed where the node has a `memory_gb`.
     memory_gb: float | None = Field(default=None, gt=0, le=100_000)
 
 
@@ -121,7 +121,7 @@ class AgentSettings(ServiceSettings):
     engine_venv: Annotated[Path, BeforeValidator(_folder)] = Field(
         default_factory=lambda: Path(sys.prefix).parent / ".venv-engine"
     )
-    #: Names from the catalogue to serve; empty: all of it.
+    #: Names from the catalogue to serve, the most important first; empty: all of it, in the file's order.
     models: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
     #: For all models together, in GB; what does not fit beside the others is loaded where a coordinator wants it and
@@ -142,8 +142,15 @@ class AgentSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _models_fit(self) -> Self:
+        if self.memory_gb is None:
+            return self
         for name, entry in self.catalogue.items():
-            if self.memory_gb is not None and (entry.memory_gb or 0) > self.memory_gb:
+            if entry.memory_gb is None and name in (self.models or self.catalogue):
+                raise ValueError(
+                    f"catalogue.{name}.memory_gb is missing: memory_gb = {self.memory_gb:g} bounds all models together "
+                    "and this one would not count; say what it takes in GB, or take memory_gb out"
+                )
+            if (entry.memory_gb or 0) > self.memory_gb:
                 raise ValueError(
                     f"catalogue.{name}.memory_gb: {entry.memory_gb:g} is more than memory_gb = {self.memory_gb:g}, "
                     "all that models have here; raise the one or take the model out"
@@ -163,8 +170,8 @@ class AgentSettings(ServiceSettings):
         return self
 
     def specs(self) -> tuple[EngineSpec, ...]:
-        """The engines to run: one for each model."""
-        names = self.models or sorted(self.catalogue)
+        """The engines to run: one for each model, in the owner's order."""
+        names = self.models or self.catalogue
         return tuple(
             EngineSpec(
                 id=name,

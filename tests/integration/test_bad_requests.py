@@ -39,7 +39,8 @@ def check(body: dict[str, Any], headers: Any, status: int, code: str, param: str
     assert error["message"]
     assert error["type"]
     assert body["message"] == code.replace("_", " ")
-    assert body["request_id"] == headers["x-request-id"] == headers["request-id"]
+    assert body["request_id"] == headers["x-request-id"] == headers["request-id"] == headers["x-shiver-request-id"]
+    assert "x-shiver-node" not in headers, "no node answered"
 
 
 @pytest.mark.parametrize(

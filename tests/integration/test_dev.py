@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 import pytest_asyncio
@@ -80,6 +81,24 @@ async def test_the_openai_sdk_gets_answers_streams_and_embeddings(network: DevNe
         assert "".join(pieces) == text
         embedded = await openai.embeddings.create(model="shark-tiny-embed", input="a shark")
         assert embedded.data[0].embedding
+
+
+async def test_an_engine_fails_on_request_as_the_readme_shows_and_the_answer_goes_on(network: DevNetwork) -> None:
+    (state_dir,) = network.temporary.iterdir()
+    (socket,) = state_dir.glob("dev-2/engines/*/engine.sock")
+    address = "http://engine/simulated/faults"
+    shown = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"/dev-2/engines/*/engine.sock {address}" in shown
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as engine, client(network) as openai:
+        async with engine.post(address, json={"kind": "bad-chunk", "token": 2, "times": 1}) as armed:
+            assert armed.status == 200
+        for _ in range(10):
+            stream = await openai.chat.completions.create(**ASKED, stream=True)
+            assert [chunk async for chunk in stream][-1].choices[0].finish_reason
+            async with engine.get(address) as left:
+                if not (await left.json())["faults"]:
+                    return
+    raise AssertionError("no answer came to where the fault strikes")
 
 
 async def test_no_secret_is_readable_by_others_or_shown_in_a_command_line(network: DevNetwork) -> None:

@@ -12,11 +12,19 @@ import orjson
 
 from shrk_contract.batching import Outbox, PeerNotReading
 from shrk_contract.convert import fault_from_wire, rejection_from_wire, report_from_wire
-from shrk_contract.terms import PART_BYTES_MAX, PROTOCOL, REPORT_INTERVAL_SECONDS, Fault, ModelOutcome
+from shrk_contract.terms import (
+    PART_BYTES_MAX,
+    PROTOCOL,
+    REPORT_INTERVAL_SECONDS,
+    SILENCE_SECONDS_MAX,
+    Fault,
+    ModelOutcome,
+)
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CONTRACT_BROKEN,
     REFUSAL_CODE_COORDINATOR_STOPPING,
+    REFUSAL_CODE_NODE_SILENT,
     REFUSAL_CODE_SUPERSEDED,
     ProtocolVersion,
     Refusal,
@@ -223,7 +231,12 @@ class Links:
                         permanent=True,
                     )
                 case do.Silent():
-                    refusal = _broken("nothing was heard for too long")
+                    refusal = Refusal(
+                        code=REFUSAL_CODE_NODE_SILENT,
+                        message=f"Nothing was heard from this node for {SILENCE_SECONDS_MAX:g} s.",
+                        remedy="The agent dials again by itself; if this happens often, see whether the machine "
+                        "sleeps, is overloaded or has a bad line.",
+                    )
             link.refuse(refusal)
 
     def assign(self, effect: do.AssignModels) -> None:

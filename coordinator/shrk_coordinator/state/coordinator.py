@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from shrk_contract.terms import Fault
+from shrk_contract.terms import Fault, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.assigning import Assigning
@@ -68,7 +68,9 @@ class CoordinatorState:
             case seen.NodeAssigned(now, node_id, link, revision, outcomes):
                 if node := self._linked(node_id, link):
                     node.assigned_revision = revision
-                    node.refused = {outcome.model: outcome.reason for outcome in outcomes if not outcome.obeyed}
+                    # One that stops obeys nothing, which says nothing of its engines.
+                    stops = node.state is State.DRAINING
+                    node.refused = {} if stops else {o.model: o.reason for o in outcomes if not o.obeyed}
                     self.assigning.changed(now, node)
                 return []
             case seen.NodeHeard(now, node_id, link):

@@ -248,7 +248,8 @@ class Dispatch:
                 return [release, *self._wait_or_fail(now, request, busy)]
             return [release, *self._go_on(now, request, busy, free=True)]
         if request.exhausted:
-            return [release, self._refuse(now, request, do.NoNode(request.model, (("rejected", request.attempts),)))]
+            rejected = ((Reason.REJECTED, request.attempts),)
+            return [release, self._refuse(now, request, do.NoNode(request.model, rejected))]
         if request.rejections > 1 and not self._retry(request):
             # Nodes that take nothing must not cost as much as those that fail.
             return [release, *self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, len(request.left)),)))]

@@ -37,7 +37,7 @@ HEAT_MARGIN = 2.0
 
 
 class Reason(StrEnum):
-    """Why a node that has the model is not asked."""
+    """Why a node that has the model is not asked, or does not take it. Callers read the words of `errors`."""
 
     DRAINING = "draining"
     CLOSING = "window_closes"
@@ -48,6 +48,8 @@ class Reason(StrEnum):
     EJECTED = "failed_lately"
     UNWELL = "stalled_or_silent"
     FULL = "busy"
+    #: It was asked, and did not take it.
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)

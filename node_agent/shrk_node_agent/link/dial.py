@@ -24,7 +24,7 @@ from shrk_contract.terms import (
     Report,
 )
 from shrk_contract.v1 import link_pb2, link_pb2_grpc
-from shrk_contract.v1.refusal_pb2 import ProtocolVersion, Refusal
+from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_NODE_SILENT, ProtocolVersion, Refusal
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import parse_controller
 from shrk_node_agent.link.session import CoordinatorBrokeContract, Session, SessionPort
@@ -143,6 +143,11 @@ class Dialler:
             await self._hold(address)
         except LinkRefused as refused:
             refusal = refused.refusal
+            if refusal.code == REFUSAL_CODE_NODE_SILENT:
+                # The machine slept, or the line was dead: a lost link as any other, and nothing to be mended.
+                self._set(LinkState.CONNECTING, str(refused))
+                log.warning("link lost", address=address, why=refusal.message, remedy=refusal.remedy)
+                return None
             self._set(LinkState.REFUSED, str(refused))
             log.error("the coordinator refused the link", why=refusal.message, remedy=refusal.remedy)
             if refusal.permanent:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from shrk_contract.terms import ModelOutcome
 from shrk_node_agent.state.events import EngineId
 
+#: Why a node takes nothing and obeys nothing any more, for coordinators.
+STOPPING = "the node is stopping"
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -45,12 +48,24 @@ class Assignment:
 
     def assigned(self, revision: tuple[int, int], models: Sequence[str]) -> bool:
         """A coordinator wants these models; False where a newer one has spoken already."""
-        if self.revision is not None and revision < self.revision:
+        if not self._newest(revision):
             return False
-        self.revision = revision
         by_model = {need.model: engine for engine, need in self.needs.items()}
         self.wanted = self._fitting(by_model[model] for model in models if model in by_model)
         self.outcomes = tuple(self._outcome(model, by_model) for model in models)
+        return True
+
+    def declined(self, revision: tuple[int, int], models: Sequence[str], why: str) -> bool:
+        """A coordinator wants these models, and the node does not obey; False where a newer one has spoken already."""
+        if not self._newest(revision):
+            return False
+        self.outcomes = tuple(ModelOutcome(model, False, why) for model in models)
+        return True
+
+    def _newest(self, revision: tuple[int, int]) -> bool:
+        if self.revision is not None and revision < self.revision:
+            return False
+        self.revision = revision
         return True
 
     def _outcome(self, model: str, by_model: Mapping[str, EngineId]) -> ModelOutcome:

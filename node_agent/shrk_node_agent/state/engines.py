@@ -26,8 +26,11 @@ STEADY_SECONDS = 300.0
 #: What an engine still answers when it is to be unloaded may end within this; then it is moved elsewhere.
 UNLOAD_SECONDS = 30.0
 
-#: For the owner.
+#: For the owner: why a model is not loaded.
+NO_ROOM_YET = "It does not fit beside the models before it (memory_gb), and no coordinator has chosen among them yet"
+NO_ROOM = "A coordinator wants this model here, but it does not fit beside the others (memory_gb)"
 NOT_ASSIGNED = "No coordinator wants this model here now"
+#: For the owner: why an engine is started anew.
 HUNG = "The engine hung: no token came"
 
 
@@ -60,6 +63,8 @@ class EngineView:
     start_at: float | None = 0.0
     #: It should be loaded.
     wanted: bool = True
+    #: Why it is not wanted, for the owner; empty while it is.
+    unwanted_why: str = ""
     #: While it drains because it is not wanted: when what it still answers is moved.
     unload_at: float | None = None
     #: What it takes of the node's memory for models; 0: not counted.
@@ -77,23 +82,27 @@ class EngineView:
 
     def want(self, now: float) -> None:
         """It should be loaded."""
-        self.wanted = True
-        if self.unload_at is not None and not self.ending:
+        self.wanted, self.unwanted_why = True, ""
+        if self.unload_at is not None and self.ending:
+            self.reason = ""  # It is started anew as soon as it has ended.
+        elif self.unload_at is not None:
             self.unload_at = None
             self._enter(now, State.ONLINE if self.liveness is not None else State.STARTING, "")
         elif self.state is State.PAUSED:
             self.start_at = now
             self._enter(now, State.STARTING, "")
 
-    def unwant(self, now: float) -> None:
+    def unwant(self, now: float, why: str) -> None:
         """It should be loaded no more."""
-        self.wanted = False
+        self.wanted, self.unwanted_why = False, why
         if self.loaded and self.unload_at is None:
             self.unload_at = now + UNLOAD_SECONDS
-            self._enter(now, State.DRAINING, NOT_ASSIGNED)
+            self._enter(now, State.DRAINING, why)
         elif not self.loaded and self.state is not State.INCOMPATIBLE:
             self.start_at = None
-            self._enter(now, State.PAUSED, NOT_ASSIGNED)
+            self._enter(self.since if self.state is State.PAUSED else now, State.PAUSED, why)
+        elif self.unload_at is not None:
+            self.reason = why
 
     def unloads(self, now: float) -> bool:
         """Whether it is to be ended now; once."""
@@ -152,14 +161,14 @@ class EngineView:
     def ended(self, event: EngineEnded) -> None:
         """It is gone: start it again after a while, unless that is of no use."""
         # Of one that hung, the process tells that we stopped it, and perhaps what is left; it is counted already.
-        reason = f"{self.reason}. {event.reason}" if self.ending else event.reason
+        reason = ". ".join(filter(None, (self.reason, event.reason))) if self.ending else event.reason
         if not self.ending:
             self.failures = 1 if self._steady(event.now) else self.failures + 1
         self.detail, self.progress = "", None
         self.ending, self.liveness, self.unload_at = False, None, None
         if not self.wanted:
             self.failures = 0
-            self._enter(event.now, State.PAUSED, NOT_ASSIGNED)
+            self._enter(event.now, State.PAUSED, self.unwanted_why)
         elif event.incompatible:
             self._enter(event.now, State.INCOMPATIBLE, reason)
         else:

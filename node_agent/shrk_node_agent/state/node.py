@@ -8,9 +8,9 @@ from typing import assert_never
 from shrk_contract.terms import EngineReport, Rejection, State, Status
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Assignment, Need
+from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import EngineView
+from shrk_node_agent.state.engines import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.liveness import Liveness, Want
 
@@ -20,7 +20,7 @@ WAITING_MAX = 1_000
 _NEXT_ACTION = {
     State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
     State.STARTING: "",
-    State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here.",
+    State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here and there is room.",
 }
 #: What the node as a whole is, from the best of its engines.
 _BEST_FIRST = (
@@ -43,7 +43,7 @@ class NodeState:
         self.engines = {n.engine: EngineView(n.engine, n.model, memory_bytes=n.memory_bytes) for n in needs}
         self.assignment = Assignment.at_start(needs, memory_bytes)
         for engine in self.engines.keys() - set(self.assignment.wanted):
-            self.engines[engine].unwant(0.0)
+            self.engines[engine].unwant(0.0, NO_ROOM_YET)
         self.attempts: dict[AttemptKey, EngineId] = {}
         self.draining = False
         #: Grows with every change that people or coordinators may want to see.
@@ -92,19 +92,23 @@ class NodeState:
 
     def _assigned(self, event: seen.Assigned) -> list[Effect]:
         revision = (event.leader_term, event.revision)
+        if self.draining:
+            # It is replaced and so told to unload, but what runs has until the drain's end.
+            declined = self.assignment.declined(revision, event.models, STOPPING)
+            return [do.TellAssigned(*revision, self.assignment.outcomes)] if declined else []
         if not self.assignment.assigned(revision, event.models):
             return []
         for engine in self.engines.values():
             if engine.id in self.assignment.wanted:
                 engine.want(event.now)
             else:
-                engine.unwant(event.now)
+                engine.unwant(event.now, NO_ROOM if engine.model in event.models else NOT_ASSIGNED)
         return [do.TellAssigned(*revision, self.assignment.outcomes), self._tell()]
 
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
         if self.draining:
-            return do.RejectAttempt(key, Rejection.DRAINING, "the node is stopping")
+            return do.RejectAttempt(key, Rejection.DRAINING, STOPPING)
         serving = [e for e in self.engines.values() if e.model == model and e.state is State.ONLINE]
         if not serving:
             return do.RejectAttempt(key, Rejection.TERMS, f"this node does not serve {model!r} now")
@@ -122,7 +126,7 @@ class NodeState:
         effects: list[Effect] = []
         changed = False
         for engine in self.engines.values():
-            if engine.unloads(now):
+            if not self.draining and engine.unloads(now):
                 effects.append(do.UnloadEngine(engine.id))
             if engine.start_at is not None and now >= engine.start_at and self._may_start(engine):
                 engine.started(now)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshrk_contract/v1/refusal.proto\x12\x10shrk_contract.v1\"/\n\x0fProtocolVersion\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\x82\x01\n\x07Refusal\x12+\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1d.shrk_contract.v1.RefusalCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tpermanent\x18\x05 \x01(\x08*\xe7\x03\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12%\n!REFUSAL_CODE_PROTOCOL_UNSUPPORTED\x10\x01\x12\x1e\n\x1aREFUSAL_CODE_TOKEN_INVALID\x10\x02\x12\x1b\n\x17REFUSAL_CODE_TOKEN_USED\x10\x03\x12\x1e\n\x1aREFUSAL_CODE_TOKEN_EXPIRED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_CSR_INVALID\x10\x05\x12$\n REFUSAL_CODE_CERTIFICATE_EXPIRED\x10\x06\x12$\n REFUSAL_CODE_CERTIFICATE_REVOKED\x10\x07\x12\x1d\n\x19REFUSAL_CODE_NODE_UNKNOWN\x10\x08\x12\x1b\n\x17REFUSAL_CODE_SUPERSEDED\x10\t\x12 \n\x1cREFUSAL_CODE_CONTRACT_BROKEN\x10\n\x12%\n!REFUSAL_CODE_COORDINATOR_STOPPING\x10\x0b\x12 \n\x1cREFUSAL_CODE_IDENTITY_COPIED\x10\x0c\x12%\n!REFUSAL_CODE_COORDINATOR_TROUBLED\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshrk_contract/v1/refusal.proto\x12\x10shrk_contract.v1\"/\n\x0fProtocolVersion\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\x82\x01\n\x07Refusal\x12+\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1d.shrk_contract.v1.RefusalCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\x12\x11\n\tpermanent\x18\x05 \x01(\x08*\x85\x04\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12%\n!REFUSAL_CODE_PROTOCOL_UNSUPPORTED\x10\x01\x12\x1e\n\x1aREFUSAL_CODE_TOKEN_INVALID\x10\x02\x12\x1b\n\x17REFUSAL_CODE_TOKEN_USED\x10\x03\x12\x1e\n\x1aREFUSAL_CODE_TOKEN_EXPIRED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_CSR_INVALID\x10\x05\x12$\n REFUSAL_CODE_CERTIFICATE_EXPIRED\x10\x06\x12$\n REFUSAL_CODE_CERTIFICATE_REVOKED\x10\x07\x12\x1d\n\x19REFUSAL_CODE_NODE_UNKNOWN\x10\x08\x12\x1b\n\x17REFUSAL_CODE_SUPERSEDED\x10\t\x12 \n\x1cREFUSAL_CODE_CONTRACT_BROKEN\x10\n\x12%\n!REFUSAL_CODE_COORDINATOR_STOPPING\x10\x0b\x12 \n\x1cREFUSAL_CODE_IDENTITY_COPIED\x10\x0c\x12%\n!REFUSAL_CODE_COORDINATOR_TROUBLED\x10\r\x12\x1c\n\x18REFUSAL_CODE_NODE_SILENT\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shrk_contract.v1.refusal_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REFUSALCODE']._serialized_start=235
-  _globals['_REFUSALCODE']._serialized_end=722
+  _globals['_REFUSALCODE']._serialized_end=752
   _globals['_PROTOCOLVERSION']._serialized_start=52
   _globals['_PROTOCOLVERSION']._serialized_end=99
   _globals['_REFUSAL']._serialized_start=102

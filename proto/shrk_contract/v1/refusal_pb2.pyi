@@ -41,6 +41,8 @@ class _RefusalCodeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Two machines present one identity."""
     REFUSAL_CODE_COORDINATOR_TROUBLED: _RefusalCode.ValueType  # 13
     """The coordinator cannot use its own records now; later it may."""
+    REFUSAL_CODE_NODE_SILENT: _RefusalCode.ValueType  # 14
+    """Nothing was heard from the node for too long: the link counts as lost, and the node dials again as after any loss."""
 
 class RefusalCode(_RefusalCode, metaclass=_RefusalCodeEnumTypeWrapper): ...
 
@@ -62,6 +64,8 @@ REFUSAL_CODE_IDENTITY_COPIED: RefusalCode.ValueType  # 12
 """Two machines present one identity."""
 REFUSAL_CODE_COORDINATOR_TROUBLED: RefusalCode.ValueType  # 13
 """The coordinator cannot use its own records now; later it may."""
+REFUSAL_CODE_NODE_SILENT: RefusalCode.ValueType  # 14
+"""Nothing was heard from the node for too long: the link counts as lost, and the node dials again as after any loss."""
 global___RefusalCode = RefusalCode
 
 @typing.final

@@ -9,6 +9,7 @@ import pytest
 from shrk_contract.batching import WAITING_BYTES_MAX
 from shrk_contract.v1 import link_pb2, refusal_pb2
 from shrk_coordinator.control_plane.links import HEARD_SECONDS, ContractBroken, Link, Links
+from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.events import Event
 
@@ -51,6 +52,18 @@ async def test_a_node_that_does_not_read_loses_its_link_and_the_server_hears_of_
     assert side.refused == [side.link]
     assert side.link.refusal is not None
     assert side.link.refusal.code == refusal_pb2.REFUSAL_CODE_CONTRACT_BROKEN
+
+
+def test_a_node_that_was_not_heard_is_told_so_and_not_that_it_broke_the_contract(side: Side) -> None:
+    side.links.close(do.CloseLink(side.link.id, do.Silent()))
+    refusal = side.link.refusal
+    assert refusal is not None
+    assert refusal.code == refusal_pb2.REFUSAL_CODE_NODE_SILENT
+    assert "15 s" in refusal.message
+    assert "dials again by itself" in refusal.remedy
+    # What agents go by that do not know the code: they come back soon.
+    assert not refusal.permanent
+    assert refusal.retry_after_ms == 0
 
 
 def test_whatever_a_node_sends_it_was_heard_at_most_once_a_second(side: Side) -> None:

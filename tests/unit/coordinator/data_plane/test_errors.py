@@ -6,13 +6,32 @@ import json
 
 import pytest
 
-from shrk_contract.terms import Fault
+from shrk_contract.terms import Fault, State
 from shrk_coordinator.data_plane.errors import body_of, error_event, from_failure, from_refusal, response_of
-from shrk_coordinator.errors import ApiError
+from shrk_coordinator.errors import REASON_WORDS, ApiError
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import FailureDetail
+from shrk_coordinator.state.placement import Reason
 
 REQUEST = bytes(16)
+
+
+def no_node(retry_after: float, *counts: tuple[str, int]) -> ApiError:
+    return from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", counts, retry_after)))
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0, 29.4, 300.0])
+def test_a_caller_reads_the_same_seconds_that_its_sdk_is_told(seconds: float) -> None:
+    error = no_node(seconds, ("busy", 1))
+    told = response_of(error, REQUEST, {}).headers["Retry-After"]
+    assert error.message.endswith(f"Try again in {told} s.")
+
+
+@pytest.mark.parametrize("reason", [*Reason, *State])
+def test_every_reason_why_no_node_is_asked_has_words(reason: str) -> None:
+    assert REASON_WORDS[reason]
+    assert f"3 {REASON_WORDS[reason]}" in no_node(1.0, (reason, 3)).message
+    assert "_" not in REASON_WORDS[reason]
 
 
 def test_one_body_satisfies_every_sdk() -> None:
@@ -65,7 +84,11 @@ def test_a_nodes_failure_is_a_bad_gateway_that_may_be_tried_again() -> None:
 def test_refusals_say_what_is_missing() -> None:
     nobody = from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", (("loading", 2),))))
     assert (nobody.status, nobody.retry_after_seconds) == (503, 2)
-    assert "loading: 2" in nobody.message
-    assert from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", ()))).message.count("connected") == 1
+    assert nobody.message == (
+        "No node can take a request for 'm' now. Of those that have it: 2 loading the model. Try again in 2 s."
+    )
+    assert from_refusal(do.RefuseRequest(REQUEST, do.NoNode("m", ()))).message == (
+        "No node can take a request for 'm' now. None that has it is connected. Try again in 2 s."
+    )
     unknown = from_refusal(do.RefuseRequest(REQUEST, do.UnknownModel("x", ("y",))))
     assert (unknown.status, unknown.param) == (400, "model")

@@ -74,6 +74,14 @@ def test_a_node_that_will_not_load_a_model_says_why_and_that_is_kept(state: Coor
     assert (node.assigned_revision, node.refused) == (0, {}), "a new link begins without an assignment"
 
 
+def test_a_node_that_stops_and_so_obeys_nothing_has_not_failed(state: CoordinatorState) -> None:
+    link = dial(state, "a", a_report(("m",)))
+    state.handle(seen.NodeDraining(1.0, "a", link, 110.0))
+    state.handle(seen.NodeAssigned(1.0, "a", link, 3, (ModelOutcome("m", False, "the node is stopping"),)))
+    node = state.roster.nodes["a"]
+    assert (node.assigned_revision, node.refused) == (3, {})
+
+
 def test_how_many_losses_a_model_stands_is_known(state: CoordinatorState) -> None:
     for node in "ab":
         dial(state, node, a_report(("m",)))

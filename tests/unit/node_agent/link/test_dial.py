@@ -14,7 +14,7 @@ import pytest
 
 from shrk_contract.terms import HEARTBEAT_SECONDS
 from shrk_contract.v1 import link_pb2, report_pb2
-from shrk_contract.v1.refusal_pb2 import Refusal
+from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_NODE_SILENT, Refusal
 from shrk_node_agent.attempts import AttemptSink, Order
 from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState, _end_call, beat
 from shrk_node_agent.link.session import Session, SessionPort
@@ -134,6 +134,28 @@ async def test_a_refusal_after_the_welcome_is_heard_whatever_the_agent_was_about
         await refusing(retry_after_ms=2000)(node)
 
     assert await pauses_of(tmp_path, welcome, 10) == [3.0] * 10
+
+
+async def welcome_and_miss(node: NodesEnd) -> None:
+    """A coordinator that hears nothing from a node which it has welcomed."""
+    await node.send(WELCOME)
+    await refusing(code=REFUSAL_CODE_NODE_SILENT)(node)
+
+
+async def test_a_node_that_was_not_heard_for_a_while_dials_again_as_after_any_lost_link(tmp_path: Path) -> None:
+    clock = itertools.count(0.0, STEADY_LINK_SECONDS)
+    assert await pauses_of(tmp_path, welcome_and_miss, 4, lambda: next(clock)) == [0, 0, 0, 0]
+
+
+async def test_a_coordinator_that_never_hears_its_nodes_is_dialled_later_and_later(tmp_path: Path) -> None:
+    assert await pauses_of(tmp_path, welcome_and_miss, 4) == [0, 0.25, 0.5, 1]
+
+
+async def test_a_node_that_was_not_heard_was_not_refused(tmp_path: Path) -> None:
+    desk = Desk(1)
+    async with raw_coordinator(tmp_path, welcome_and_miss) as coordinator, dialling(coordinator, desk) as dialler:
+        await desk.paused.wait()
+        assert (dialler.status.state, dialler.status.reason) == (LinkState.CONNECTING, "No. Wait.")
 
 
 async def test_a_refusal_is_said_to_people_in_its_own_words(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from shrk_contract.terms import ModelOutcome, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Assignment, Need
+from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import NOT_ASSIGNED, UNLOAD_SECONDS
+from shrk_node_agent.state.engines import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, UNLOAD_SECONDS
 from shrk_node_agent.state.node import NodeState
 from support.states import CHAT, PIN
 
@@ -104,6 +104,28 @@ def test_the_owner_has_the_last_word(node: NodeState) -> None:
     assert "owner" in told.outcomes[2].reason
 
 
+def test_the_owner_reads_why_a_model_is_not_loaded(node: NodeState) -> None:
+    def reasons() -> dict[str, str]:
+        return {report.model: report.status.reason for report in node.reports(0.0, 0)}
+
+    assert reasons() == {"a": "", "b": NO_ROOM_YET, "c": ""}, "no coordinator has spoken"
+    assign(node, "a", "b")
+    assert reasons() == {"a": "", "b": NO_ROOM, "c": NOT_ASSIGNED}
+    node.handle(seen.Tick(1.0))
+    assign(node, "a", "c", "b", revision=2, now=1.5)
+    assert reasons() == {"a": "", "b": NO_ROOM, "c": ""}
+    assign(node, "a", revision=3, now=2.0)
+    assert reasons() == {"a": "", "b": NOT_ASSIGNED, "c": NOT_ASSIGNED}
+    assign(node, "a", "b", "c", revision=4, now=2.5)
+    ended(node, "c", 3.0)
+    assert reasons()["b"] == NO_ROOM
+
+
+def test_how_long_a_model_has_not_been_loaded_does_not_begin_anew_with_each_assignment(node: NodeState) -> None:
+    assign(node, "a", "c", now=5.0)
+    assert node.engines["b"].since == 0.0
+
+
 def test_an_older_assignment_changes_nothing(node: NodeState) -> None:
     assign(node, "c", revision=5)
     assert assign(node, "a", revision=4) == []
@@ -126,6 +148,26 @@ def test_an_engine_that_waits_for_its_next_start_is_just_not_started(node: NodeS
     assign(node, "c", now=1.1)
     assert states(node)["a"] is State.PAUSED
     assert do.StartEngine("a") not in node.handle(seen.Tick(1_000.0))
+
+
+def test_a_node_that_stops_obeys_no_assignment_and_what_runs_may_end(node: NodeState) -> None:
+    node.handle(seen.AttemptAsked(0.5, (1, 1), "a", CHAT))
+    node.handle(seen.DrainAsked(0.5))
+    # Its place has been taken by another node.
+    assert assign(node) == [do.TellAssigned(1, 1, ())]
+    assert assign(node, "b", revision=2) == [do.TellAssigned(1, 2, (ModelOutcome("b", False, STOPPING),))]
+    assert assign(node, "a", revision=1) == [], "an older one is not answered"
+    for now in (2.0, 2.0 + UNLOAD_SECONDS, 100.0):
+        effects = node.handle(seen.Tick(now))
+        assert not [e for e in effects if isinstance(e, do.UnloadEngine | do.StartEngine)]
+    assert states(node)["a"] is State.ONLINE
+
+
+def test_what_was_being_unloaded_when_the_node_stops_may_take_as_long_as_the_rest(node: NodeState) -> None:
+    node.handle(seen.AttemptAsked(0.5, (1, 1), "a", CHAT))
+    assign(node, "c")
+    node.handle(seen.DrainAsked(2.0))
+    assert do.UnloadEngine("a") not in node.handle(seen.Tick(1.0 + UNLOAD_SECONDS))
 
 
 def test_nothing_that_is_assigned_is_more_than_fits() -> None:

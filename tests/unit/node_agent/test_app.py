@@ -1,0 +1,38 @@
+"""What the agent does in which order when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shrk_contract.settings import load
+from shrk_node_agent.app import Agent
+from shrk_node_agent.errors import AgentCannotRun
+from shrk_node_agent.settings import AgentSettings
+
+
+def an_agent(state_dir: Path, **settings: object) -> Agent:
+    catalogue = {"m": {"source": "simulated"}}
+    return Agent(load(AgentSettings, state_dir=state_dir, engine="sim", catalogue=catalogue, **settings))
+
+
+async def ended_before_any_engine(agent: Agent) -> str:
+    """Why it cannot run; no engine was started for it."""
+    with pytest.raises(AgentCannotRun) as why:
+        await agent.start()
+    assert agent.driver.state.engines["m"].life == 0
+    return str(why.value)
+
+
+async def test_a_machine_that_is_no_node_loads_nothing(tmp_path: Path) -> None:
+    for settings in ({}, {"join_token": "shrk_join_x"}, {"controller": "tcp://127.0.0.1:1"}):
+        said = await ended_before_any_engine(an_agent(tmp_path, **settings))
+        assert said.startswith("This machine is not a node yet.")
+
+
+async def test_a_node_whose_identity_is_damaged_loads_nothing(tmp_path: Path) -> None:
+    identity = tmp_path / "identity"
+    identity.mkdir(mode=0o700)
+    (identity / "node.json").write_text("{}")
+    assert "identity" in await ended_before_any_engine(an_agent(tmp_path))
