@@ -191,9 +191,15 @@ class Coordinator:
         gauges("shrk_nodes", "Nodes by state.", "state", lambda: census.nodes_by_state(roster))
         gauges(
             "shrk_effective_replicas",
-            "Failure domains that a model is served from; below three its redundancy is degraded.",
+            "Failure domains that a model can be asked of now; fewer than are wanted, it is degraded, and of 0, none.",
             "model",
-            lambda: census.effective_by_model(roster),
+            lambda: census.effective_by_model(roster, self.driver.now()),
+        )
+        gauges(
+            "shrk_models",
+            "Models by how they stand: ok, degraded, none (nobody can answer now), idle (loaded again when asked for).",
+            "redundancy",
+            lambda: census.models_by_redundancy(roster, state.assigning.redundancy, self.driver.now()),
         )
         gauges("shrk_offers", "Nodes that serve a model.", "model", lambda: census.offers_by_model(roster))
         gauges(

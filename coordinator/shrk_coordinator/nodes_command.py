@@ -183,18 +183,20 @@ def text(seen: Seen, now: float, wanted: Mapping[str, str]) -> str:
         return "\n".join([*lines, "", "An admin key in SHRK_API_KEY shows their names, and why they are as they are."])
     lines.append(table(_HEAD, [_row(node, now) for node in nodes]))
     remarks = [_remark(node) for node in nodes if node["reason"]]
-    short = [_short(model) for model in seen.models if model["shrk"]["redundancy"] == "degraded"]
+    short = [_short(model) for model in seen.models if model["shrk"]["redundancy"] != "ok"]
     return "\n".join([*lines, *(["", *remarks] if remarks else []), *(["", *short] if short else [])])
 
 
 def _short(model: Json) -> str:
-    """A model that does not stand the loss of two nodes."""
+    """A model that does not stand the loss of two nodes, or that nobody serves."""
     about = model["shrk"]
-    why = about["redundancy_reason"]
-    return (
-        f"{printable(model['id'])}: redundancy is degraded, {about['effective_n']} of 3 replicas that fail apart"
-        f"{f' ({printable(why)})' if why else ''}. More nodes that may serve it mend that."
-    )
+    name, why, state = printable(model["id"]), printable(about["redundancy_reason"]), about["redundancy"]
+    if state == "idle":
+        return f"{name}: {why}"
+    what = f"redundancy is {state}"
+    if state == "none":
+        what = "nobody can answer now"
+    return f"{name}: {what}, {about['effective_n']} of {about['wanted_n']} replicas that fail apart: {why}"
 
 
 def _row(node: Json, now: float) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from shrk_contract.terms import SERVING, EngineReport, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.facts import Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.reasons import NodeName
 from shrk_coordinator.state.replicas.reconciler import Reconciler
 from shrk_coordinator.state.roster import COMING, Node, Roster
 from shrk_coordinator.state.waiting import Waiting
@@ -64,6 +65,14 @@ class Assigning:
     def redundancy(self, model: str) -> Redundancy | None:
         """How many losses a model stands; None where nobody has named it."""
         return self._reconciler.redundancy(model) if self._reconciler else None
+
+    def why_short(self, now: float, model: str, name: NodeName) -> str:
+        """What keeps a model from having the replicas that it should; empty where nothing does, or nobody knows."""
+        return self._reconciler.why_short(now, model, name) if self._reconciler else ""
+
+    def why_not_there(self, now: float, model: str, node_id: NodeId) -> str:
+        """Why a node should not have a model loaded; empty where it should, or nobody knows."""
+        return self._reconciler.why_not_there(now, model, node_id) if self._reconciler else ""
 
     def assigned(self, node_id: NodeId) -> Sequence[str]:
         """What a node should have loaded."""

@@ -92,6 +92,27 @@ async def test_the_watch_goes_on_over_a_restart_of_the_coordinator() -> None:
     assert said == ["it is gone\nTrying again."]
 
 
+def test_a_model_that_nobody_serves_is_told_from_one_that_is_degraded_and_one_that_is_idle() -> None:
+    def about(model: str, redundancy: str, count: int, why: str) -> dict[str, Any]:
+        shrk = {"redundancy": redundancy, "redundancy_reason": why, "effective_n": count, "wanted_n": 3}
+        return {"id": model, "shrk": shrk}
+
+    node = {"id": "n", "state": "online", "since": 0.0, "models": []}
+    admins = {"node_id": "n", "name": "", "owner": "o", "engines": [], "devices": [], "in_flight": 0, "heard_at": 0.0}
+    models = [
+        about("well", "ok", 3, ""),
+        about("short", "degraded", 2, "1 of 3 is loading"),
+        about("gone", "none", 0, "1 of 3 was lost 4 s ago and may be back"),
+        about("rare", "idle", 0, "idle: loaded again when somebody asks"),
+    ]
+    shown = text(Seen([node | admins | {"reason": ""}], models), 1.0, {})
+    assert shown.splitlines()[-3:] == [
+        "short: redundancy is degraded, 2 of 3 replicas that fail apart: 1 of 3 is loading",
+        "gone: nobody can answer now, 0 of 3 replicas that fail apart: 1 of 3 was lost 4 s ago and may be back",
+        "rare: idle: loaded again when somebody asks",
+    ]
+
+
 def test_where_no_node_ever_connected_the_next_commands_are_told() -> None:
     assert "shrk coordinator tokens create --owner NAME" in text(Seen([], []), 0.0, {})
     assert "with model m and state online" in text(Seen([], []), 0.0, {"model": "m", "state": "online"})

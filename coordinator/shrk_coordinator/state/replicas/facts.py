@@ -103,8 +103,8 @@ class Redundancy:
     wanted_n: int
     feasible_n: int
     degraded: bool
-    #: Why it is degraded; empty where it is not.
-    reason: str
+    #: Nobody asks, and it need not be loaded anywhere: it is loaded again when somebody does.
+    idle: bool
     #: What a domain is here: owner, network or host.
     domain: str
     #: Replicas that serve and stay, and how many the demand asks for.

@@ -22,6 +22,7 @@ from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
 from shrk_coordinator.state.replicas.facts import Assignment, Condition, ModelFacts, NodeFacts, Redundancy
 from shrk_coordinator.state.replicas.places import Place
+from shrk_coordinator.state.replicas.reasons import NodeName, why_not_there, why_short
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
 
 #: A coordinator that has just started knows few of its nodes: until they are back, no model is given a second replica.
@@ -310,7 +311,7 @@ class Reconciler:
         elif now - known.surplus_since >= SURPLUS_SECONDS:
             self._drop_one_too_many(now, known, standing)
         feasible = standing.tally.count(known.level) if known.short else known.wanted
-        known.redundancy = known.judge(standing, feasible, self._why(known, standing))
+        known.redundancy = known.judge(standing, feasible)
 
     def _let_go(self, now: float, known: Replicas, standing: Standing) -> None:
         """Those that leave are let go once they are replaced; what idles may not wait for what cannot be."""
@@ -356,15 +357,15 @@ class Reconciler:
                 self._assign(now, known, standing, place, forced=False)
                 return
 
-    def _why(self, known: Replicas, standing: Standing) -> str:
-        """What keeps it from having what it should have."""
-        if standing.coming:
-            return f"{len(standing.coming)} of {known.wanted} are loading"
-        if known.eligible.nodes < known.wanted:
-            return f"{known.eligible.nodes} nodes may have it and are linked"
-        if known.short:
-            return "no other node has room for it, stays, and has not just failed to load it"
-        return f"its replicas share an owner, a network or a host, and no other {known.level.word} has room for it"
+    def why_short(self, now: float, model: str, name: NodeName) -> str:
+        """What keeps a model from having what it should have, in words; empty where nothing does."""
+        known = self._models.get(model)
+        return why_short(now, known, self._began + START_SECONDS - now, name) if known else ""
+
+    def why_not_there(self, now: float, model: str, node_id: NodeId) -> str:
+        """Why a node is not to load a model, in words; empty where it is, or either is not known."""
+        known, place = self._models.get(model), self._places.get(node_id)
+        return why_not_there(now, known, place, self._began + START_SECONDS - now) if known and place else ""
 
     # --- what is done ---------------------------------------------------------------------------------
 

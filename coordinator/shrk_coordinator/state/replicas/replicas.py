@@ -199,17 +199,16 @@ class Replicas:
         """What a node adds."""
         return tally.gain(place.domains)
 
-    def judge(self, standing: Standing, feasible: int, why: str) -> Redundancy:
+    def judge(self, standing: Standing, feasible: int) -> Redundancy:
         """How redundant it is."""
         level, wanted = self.level, self.wanted
         effective = Tally(place.domains for place in standing.serving).count(level)
-        degraded = effective < wanted
         return Redundancy(
             effective_n=min(effective, max(wanted, self.target)),
             wanted_n=wanted,
             feasible_n=max(effective, min(wanted, feasible)),
-            degraded=degraded,
-            reason=why if degraded else "",
+            degraded=effective < wanted,
+            idle=wanted == 0 and bool(self.candidates),
             domain=level.word,
             serving=len(standing.serving),
             target=self.target,
