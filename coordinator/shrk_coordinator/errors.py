@@ -132,13 +132,27 @@ def endpoint_not_served(model: str, asked: str, served: tuple[str, ...]) -> ApiE
     return ApiError(400, "endpoint_not_served", what, param="model", should_retry=False)
 
 
-def no_node_available(model: str, counts: tuple[tuple[str, int], ...], retry_after_seconds: float) -> ApiError:
-    """The model is known, but nobody can take the request now."""
+def no_node_available(
+    model: str,
+    counts: tuple[tuple[str, int], ...],
+    retry_after_seconds: float,
+    loads_in_seconds: float | None = None,
+    *,
+    loading: bool = False,
+) -> ApiError:
+    """The model is known, but nobody can take the request now. `loads_in_seconds`: where nobody has it loaded, when
+    somebody should have; `loading`: somebody has begun to."""
     known = ", ".join(f"{reason}: {count}" for reason, count in counts) or "no node that has it is connected"
+    then = "Try again in a moment."
+    if loads_in_seconds is not None:
+        about = f"about {math.ceil(loads_in_seconds)} s" if loads_in_seconds >= 1 else "no more than a moment"
+        then = f"It is being loaded, which should take {about} more."
+        if not loading:
+            then = f"It is loaded now that somebody asks, as soon as a node has room; that takes {about}."
     return ApiError(
         503,
         "no_node_available",
-        f"No node can take a request for '{model}' now ({known}). Try again in a moment.",
+        f"No node can take a request for '{model}' now ({known}). {then}",
         type="service_unavailable",
         fault=Fault.NODE,
         retry_after_seconds=max(1, math.ceil(retry_after_seconds)),

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from shrk_contract.terms import SERVING, EngineReport, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.state.replicas.facts import Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import (
+    LOAD_SECONDS,
+    Condition,
+    EngineFacts,
+    ModelFacts,
+    NodeFacts,
+    Redundancy,
+)
 from shrk_coordinator.state.replicas.reasons import NodeName
 from shrk_coordinator.state.replicas.reconciler import Reconciler
 from shrk_coordinator.state.roster import COMING, Node, Roster
@@ -16,10 +23,8 @@ from shrk_coordinator.state.waiting import Waiting
 
 #: A node that tells no bound has room for all that its owner allows.
 UNBOUNDED_BYTES = 1 << 62
-#: What one node may make of how long a load takes: nobody else's is cut short or waited for because of it.
-LOAD_SECONDS_MIN, LOAD_SECONDS_MAX = 30.0, 3_600.0
-#: Of the newest load in the running mean of how long one takes.
-WEIGHT = 0.3
+#: Loading takes so long for the reconciler, however quick it was: who is a little late is not given up.
+LOAD_SECONDS_MIN = 30.0
 
 
 class Assigning:
@@ -34,8 +39,6 @@ class Assigning:
         #: Since when each engine is as it is.
         self._conditions: dict[NodeId, dict[str, tuple[Condition, float]]] = {}
         self._first_seen: dict[str, float] = {}
-        #: How long loading each model took, as a running mean.
-        self._load_seconds: dict[str, float] = {}
 
     def changed(self, now: float, node: Node) -> None:
         """A node's link opened or closed, it reported, or it drains."""
@@ -49,7 +52,6 @@ class Assigning:
             return []
         for model in self._roster.forgotten():
             self._reconciler.retire(model)
-            self._load_seconds.pop(model, None)
             self._first_seen.pop(model, None)
         for model in self._roster.models():
             self._reconciler.model(now, self._model_facts(now, model))
@@ -116,28 +118,18 @@ class Assigning:
         """How an engine is, and since when."""
         condition = Condition.FAILED if engine.model in node.refused else _condition(engine)
         was, since = before.get(engine.model, (Condition.ABSENT, now))
-        if condition is was:
-            return was, since
-        if (was, condition) == (Condition.LOADING, Condition.SERVING):
-            self._learn_load(engine.model, now - since)
-        return condition, now
-
-    def _learn_load(self, model: str, seconds: float) -> None:
-        seconds = min(max(seconds, LOAD_SECONDS_MIN), LOAD_SECONDS_MAX)
-        known = self._load_seconds.get(model)
-        self._load_seconds[model] = seconds if known is None else known + WEIGHT * (seconds - known)
+        return (was, since) if condition is was else (condition, now)
 
     def _model_facts(self, now: float, model: str) -> ModelFacts:
         served = self._roster.served(model)
         assert served is not None, "it is one of the roster's models"
-        loads = {"load_seconds": self._load_seconds[model]} if model in self._load_seconds else {}
         return ModelFacts(
             model=model,
             # Its first sight counts as a request: nobody loads a model for nothing.
             asked_at=self._first_seen.setdefault(model, now) if served.asked_at is None else served.asked_at,
             under_way=sum(offer.in_flight for offer in served.offers.values()),
             waiting=self._waiting.new(model),
-            **loads,
+            load_seconds=max(LOAD_SECONDS_MIN, LOAD_SECONDS if served.load_seconds is None else served.load_seconds),
         )
 
 

@@ -5,7 +5,6 @@ Every method takes in one fact and returns what follows from it, in order.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import replace
 
@@ -21,14 +20,13 @@ from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.state.journal import Outcome
 from shrk_coordinator.state.learning import learn_answer, learn_first_token
 from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, why_nowhere
+from shrk_coordinator.state.refusing import RETRY_AFTER_SECONDS, no_node
 from shrk_coordinator.state.request import FINISH_SECONDS_MAX, REQUEST_SECONDS_MAX, Attempt, Phase, Request
 from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, seconds_to_wait
 
 #: Answers to one request that are taken together, however busy the nodes are: more of them wait.
 SIBLINGS_MAX = 8
-#: What a caller is told to wait, in seconds, where nothing better is known.
-RETRY_AFTER_SECONDS = 2.0
 
 
 class Dispatch:
@@ -117,7 +115,7 @@ class Dispatch:
         suspect = bool(self._suspects.nodes(now, request.digest))
         if (hopeful or request.sibling) and not request.exhausted and waiting.join(now, request, None, suspect=suspect):
             return []
-        return [self._refuse(now, request, do.NoNode(model, nowhere.counts, math.ceil(retry_after)))]
+        return [self._refuse(now, request, no_node(self._roster, now, model, nowhere.counts, retry_after))]
 
     # --- it ends -------------------------------------------------------------------------------------
 
@@ -361,7 +359,7 @@ class Dispatch:
                 continue
             nowhere = self._why_nowhere(now, request)
             counts = nowhere.counts if isinstance(nowhere, Nowhere) else ()
-            effects.append(self._refuse(now, request, do.NoNode(request.model, counts)))
+            effects.append(self._refuse(now, request, no_node(self._roster, now, request.model, counts)))
         return effects
 
     # --- moving attempts while their node still lives ----------------------------------------------------

@@ -155,6 +155,12 @@ class Roster:
             self._withdraw(node, model)
         for model, engine in offered.items():
             self._offer(now, node, model, engine)
+        coming = {engine.model for engine in report.engines if engine.status.state in COMING} - offered.keys()
+        for model in node.named & self._models.keys():
+            if model in coming:
+                self._models[model].loads(now, node.node_id)
+            else:
+                self._models[model].loads_no_more(now, node.node_id, serves=model in offered)
 
     def unlink(self, now: float, node: Node, why: str = "") -> None:
         """The node's link is gone; it offers nothing until it is back."""
@@ -164,6 +170,8 @@ class Roster:
         node.note(now)
         for model in list(node.offers):
             self._withdraw(node, model)
+        for model in node.named & self._models.keys():
+            self._models[model].loads_no_more(now, node.node_id, serves=False)
 
     def _offer(self, now: float, node: Node, model: str, engine: EngineReport) -> None:
         known = node.offers.get(model)
@@ -203,6 +211,7 @@ class Roster:
             if (served := self._models.get(model)) is not None:
                 served.named_by.discard(node.node_id)
                 served.away.pop(node.node_id, None)
+                served.loading.pop(node.node_id, None)
                 if not served.named_by:
                     del self._models[model]
                     self._forgotten.append(model)

@@ -11,6 +11,7 @@ from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.replicas.facts import LOAD_SECONDS
 from shrk_coordinator.state.speed import FirstTokens, Speed, Usual
 
 #: One in so many of an engine's slots may be asked for before it is free: what fills it is then on its way already.
@@ -22,6 +23,10 @@ REJECTIONS_MAX = 5
 SLOTS_MAX = 1_024
 #: Of the newest answer in the running mean of how long one takes.
 WEIGHT = 0.1
+#: What one node may make of how long a load takes: nobody else's is cut short or waited for because of it.
+LOAD_SECONDS_MAX = 3_600.0
+#: Of the newest load in the running mean of how long one takes.
+LOAD_WEIGHT = 0.3
 
 
 @dataclass(slots=True)
@@ -123,6 +128,8 @@ class Served:
         "asked_at",
         "away",
         "first_tokens",
+        "load_seconds",
+        "loading",
         "named_by",
         "offers",
         "usual",
@@ -136,6 +143,9 @@ class Served:
         self.named_by: set[NodeId] = set()
         self.usual = Usual()
         self.first_tokens = FirstTokens()
+        #: How long loading it takes, as a running mean; and the nodes that load it now, since when.
+        self.load_seconds: float | None = None
+        self.loading: dict[NodeId, float] = {}
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None
         #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
@@ -180,6 +190,23 @@ class Served:
         """A node that has named it does not offer it now; of all those this is the newest."""
         self.away.pop(node_id, None)
         self.away[node_id] = None
+
+    def loads(self, now: float, node_id: NodeId) -> None:
+        """A node is loading it."""
+        self.loading.setdefault(node_id, now)
+
+    def loads_no_more(self, now: float, node_id: NodeId, *, serves: bool) -> None:
+        """A node is not loading it, or not any more; `serves`: it has loaded it."""
+        began = self.loading.pop(node_id, None)
+        if began is not None and serves:
+            seconds = min(now - began, LOAD_SECONDS_MAX)
+            known = self.load_seconds
+            self.load_seconds = seconds if known is None else known + LOAD_WEIGHT * (seconds - known)
+
+    def seconds_to_load(self, now: float) -> float:
+        """Until the first node that loads it should serve it; where none does, until one would that began now."""
+        began = min(self.loading.values(), default=now)
+        return max(0.0, began + (LOAD_SECONDS if self.load_seconds is None else self.load_seconds) - now)
 
     def some(self, count: int, dice: Dice) -> Iterator[Offer]:
         """All offers where there are no more than `count`, else so many of them, drawn."""
