@@ -200,7 +200,8 @@ def _short(model: Json) -> str:
 
 
 def _row(node: Json, now: float) -> tuple[str, ...]:
-    slots = sum(engine["slots"] for engine in node["engines"])
+    slots = sum(engine["slots"] for engine in node["engines"] if engine["state"] in _WELL)
+    work = f"{node['in_flight']}/{slots}" if slots else str(node["in_flight"] or "-")
     told = [device["temperature_celsius"] for device in node["devices"]]
     temperatures = [celsius for celsius in told if celsius is not None]
     return (
@@ -210,7 +211,7 @@ def _row(node: Json, now: float) -> tuple[str, ...]:
         node["state"],
         _ago(now, node["since"]),
         _models(node),
-        f"{node['in_flight']}/{slots}" if slots else "-",
+        work,
         f"{max(temperatures):.0f} °C" if temperatures else "-",
         f"{_ago(now, node['heard_at'])} ago",
     )

@@ -312,7 +312,7 @@ class Dispatch:
         if failure.code == "engine_crashed" and request.digest and attempt.spoke_at is None and not request.delivered:
             self._suspects.blame(now, request.digest, attempt.node_id, attempt.life)
         confirmed = attempt.life if failure.code in CONFIRMED_LOSSES else None
-        return standing.failed(now, confirmed, attempt.begun_at)
+        return standing.failed(now, confirmed, attempt.begun_at, failure)
 
     def _go_on(self, now: float, request: Request, failure: FailureDetail, *, free: bool) -> list[Effect]:
         """Ask the next node, or wait for one, or give the request up with what was last heard. `free`: at no cost to
@@ -369,8 +369,9 @@ class Dispatch:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is None or attempt.phase is not Phase.ANSWERING:
             return []
-        attempt.standing.breaker.stall(now)
-        return self.hand_over(now, attempt, "node_stalled", "no token came for too long")
+        why = FailureDetail(Fault.NODE, "no token came for too long", code="node_stalled")
+        attempt.standing.stalled(now, why)
+        return self.hand_over(now, attempt, why.code, why.message)
 
     def hand_over(self, now: float, attempt: Attempt, code: str, why: str) -> list[Effect]:
         """Move an attempt to another node, if there is one: this one may still finish it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shrk_contract.terms import EngineReport
 from shrk_coordinator.state.affinity import Affinity, Ring
 from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
-from shrk_coordinator.state.events import LinkId, NodeId
+from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.replicas.facts import LOAD_SECONDS
 from shrk_coordinator.state.speed import FirstTokens, Speed, Usual
@@ -19,6 +19,8 @@ AHEAD = 8
 #: A node that says that it is busy is left alone for so long, and that many times as long if it keeps saying so.
 BUSY_SECONDS = 1.0
 REJECTIONS_MAX = 5
+#: Of what a node says when a request fails there: a line in a table.
+FAILURE_LENGTH_MAX = 200
 #: More than this no agent's own settings allow; what a node claims beyond it is not believed.
 SLOTS_MAX = 1_024
 #: Of the newest answer in the running mean of how long one takes.
@@ -35,7 +37,8 @@ class Standing:
 
     breaker: Breaker = field(default_factory=Breaker)
     speed: Speed = field(default_factory=Speed)
-
+    #: What failed there last, until a token comes; its message cut short.
+    last_failure: FailureDetail | None = None
     #: Its node has said that it takes nothing more; until then it is not asked.
     busy_until: float = 0.0
     _rejections: int = 0
@@ -45,10 +48,27 @@ class Standing:
         if not self.breaker.closed:
             self.speed = Speed()
         self.breaker.spoke()
+        self.last_failure = None
         self._rejections = 0
 
-    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float = 0.0) -> bool:
+    def stalled(self, now: float, why: FailureDetail) -> None:
+        """A stream stalled there."""
+        self.breaker.stall(now)
+        self._remember(why)
+
+    def _remember(self, why: FailureDetail) -> None:
+        self.last_failure = replace(why, message=why.message[:FAILURE_LENGTH_MAX])
+
+    def failed(
+        self,
+        now: float,
+        lost: EngineLife | None = None,
+        begun_at: float = 0.0,
+        why: FailureDetail | None = None,
+    ) -> bool:
         """A request failed there; `lost`: with the engine itself, if it is so. True where it is."""
+        if why is not None:
+            self._remember(why)
         gone = self.breaker.failed(now, lost, begun_at)
         if not gone:
             self.speed.failed(now)

@@ -14,6 +14,7 @@ from shrk_coordinator.state.placement import Reason
 from shrk_coordinator.state.replicas.reasons import NodeName
 from shrk_coordinator.state.roster import Node, Roster
 from shrk_coordinator.state.served import Offer
+from shrk_coordinator.state.verdict import retried
 
 
 def why_short(roster: Roster, assigning: Assigning, model: str, now: float, name: NodeName) -> str:
@@ -45,14 +46,15 @@ def _why(node: Node, offer: Offer, reason: Reason, now: float, name: str) -> str
     breaker = offer.standing.breaker
     if breaker.closed:
         return f"nothing was heard from {name} for {lasting(now - node.heard_at)}"
-    what = "an answer stalled" if breaker.stalled else "requests fail"
-    return f"{what} on {name}; {_then(offer, now)}"
+    since = lasting(now - breaker.opened_at)
+    what = (
+        f"an answer stalled on {name} {since} ago" if breaker.stalled else f"requests have failed on {name} for {since}"
+    )
+    return f"{what}{_code(offer)}; it {retried(breaker, now)}"
 
 
-def _then(offer: Offer, now: float) -> str:
-    breaker = offer.standing.breaker
-    if (left := breaker.open_until - now) > 0:
-        return f"it is tried again in {lasting(left)}"
-    if breaker.allows(now):
-        return "it waits for a request to show that it is well"
-    return "it is tried with one request now"
+def _code(offer: Offer) -> str:
+    """What failed last, as far as it is one word and not a sentence of the node's."""
+    failure = offer.standing.last_failure
+    told = failure is not None and failure.code.isidentifier() and not offer.standing.breaker.stalled
+    return f" ({failure.code})" if failure is not None and told else ""

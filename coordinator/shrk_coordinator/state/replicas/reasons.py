@@ -131,12 +131,13 @@ def why_not_there(now: float, known: Replicas, place: Place, settles_in: float) 
         return f"loading failed here{why}; tried again in {lasting(failures.until - now)}"
     if place.leaves(now, known.facts.load_seconds):
         return f"the node {_leaving(now, place)}"
-    standing = known.standing(now)
     if not known.takes(place):
         return IDLE
-    if standing.count >= known.target:
-        return f"{standing.count} {'copy is' if standing.count == 1 else 'copies are'} elsewhere"
-    if settles_in > 0 and standing.count:
+    # Not how they stand: of many nodes each would count all the others.
+    copies = len(known.places)
+    if copies >= known.target:
+        return f"{copies} {'copy is' if copies == 1 else 'copies are'} elsewhere"
+    if settles_in > 0 and copies:
         return f"the coordinator has just started; other copies are given in {settles_in:.0f} s"
     if place.engine(model) and place.condition(model) not in RESIDENT and place.size(model) > place.free:
         return f"memory is taken{_taken_by(place)}: it needs {_needs(place, model)}"

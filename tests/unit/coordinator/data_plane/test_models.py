@@ -41,7 +41,7 @@ def test_a_node_that_is_left_alone_serves_and_does_not_count() -> None:
     state.roster.nodes["a"].standing("m").breaker.stall(0.0)
     block = block_of(state, now=4.0)
     assert (block["nodes"], block["effective_n"], block["wanted_n"], block["redundancy"]) == (3, 2, 3, "degraded")
-    assert block["redundancy_reason"] == "an answer stalled on node-a; it is tried again in 26 s"
+    assert block["redundancy_reason"] == "an answer stalled on node-a 4 s ago; it is tried again in 26 s"
 
 
 def test_what_keeps_nodes_and_what_keeps_the_model_from_more_of_them_is_told_together() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shrk_contract.terms import Device, Terms
+from shrk_contract.terms import Device, Fault, Terms
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.breaker import FAILURES_MAX, OPEN_SECONDS
 from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.events import FailureDetail
 from shrk_coordinator.state.shortage import why_short
 from support.states import a_report, link_node
 
@@ -29,10 +30,20 @@ def test_a_breaker_is_told_with_when_its_node_is_tried_again() -> None:
     breaker = state.roster.nodes["a"].standing("m").breaker
     for _ in range(FAILURES_MAX):
         breaker.failed(0.0)
-    assert why(state, 4.0) == "requests fail on node-a; it is tried again in 26 s"
-    assert why(state, OPEN_SECONDS) == "requests fail on node-a; it waits for a request to show that it is well"
+    assert why(state, 4.0) == "requests have failed on node-a for 4 s; it is tried again in 26 s"
+    well = "requests have failed on node-a for 30 s; it waits for a request to show that it is well"
+    assert why(state, OPEN_SECONDS) == well
     breaker.began(OPEN_SECONDS)
-    assert why(state, OPEN_SECONDS) == "requests fail on node-a; it is tried with one request now"
+    assert why(state, OPEN_SECONDS).endswith("it is tried with one request now")
+
+
+def test_of_what_failed_a_word_is_told_and_no_sentence_of_the_nodes() -> None:
+    state = served_by("a", "b", "c")
+    standing = state.roster.nodes["a"].standing("m")
+    for code, told in (("engine_lost", " (engine_lost)"), ("see http://x", "")):
+        for _ in range(FAILURES_MAX):
+            standing.failed(0.0, why=FailureDetail(Fault.ENGINE, "secret", code=code))
+        assert why(state, 4.0).startswith(f"requests have failed on node-a for 4 s{told};")
 
 
 def test_a_hot_a_closing_and_a_silent_node_are_each_told_as_that() -> None:
