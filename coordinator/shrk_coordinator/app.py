@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import hashlib
 import json
 import os
 import random
@@ -32,10 +31,9 @@ from shrk_coordinator.data_plane.http import CallersHttp
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
-from shrk_coordinator.records import ApiKey
+from shrk_coordinator.records import ApiKey, pseudonym
 from shrk_coordinator.settings import CoordinatorSettings
 from shrk_coordinator.state import census
-from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.store.store import Store
 
 #: After the drain, connections get this long to close by themselves.
@@ -67,11 +65,6 @@ def unix_ms() -> int:
 
 
 @functools.lru_cache(maxsize=PSEUDONYMS_MAX)
-def pseudonym(node_id: NodeId) -> str:
-    """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
-    return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"
-
-
 class Coordinator:
     """One coordinator, from `start` to `stop`."""
 

@@ -7,6 +7,7 @@ inside the coordinator are values (`state.effects`); these are raised only at th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Fault
@@ -63,6 +64,12 @@ def missing_field(name: str, expected: str) -> ApiError:
 def invalid_value(name: str, expected: str) -> ApiError:
     """A field has a value it cannot have."""
     return ApiError(400, "invalid_value", f"'{name}' must be {expected}.", param=name)
+
+
+def unknown_parameter(name: str, known: Sequence[str]) -> ApiError:
+    """A parameter in the address that means nothing here: what it was to do would silently not be done."""
+    expected = ", ".join(known)
+    return ApiError(400, "unknown_parameter", f"There is no '{name[:80]}' here, but {expected}.", param=name[:80])
 
 
 def field_not_allowed(name: str, reason: str) -> ApiError:

@@ -165,6 +165,7 @@ class CallersHttp:
             self._add(app, "GET", f"{prefix}/models", self._models)
             self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
             self._add(app, "GET", f"{prefix}/nodes", self._nodes)
+            self._add(app, "GET", f"{prefix}/nodes/", self._nodes)
             self._add(app, "GET", f"{prefix}/nodes/{{id}}", self._node)
             self._add(app, "GET", f"{prefix}/requests/{{id}}", self._request)
             self._add(app, "GET", f"{prefix}/generations/{{id}}", self._request)

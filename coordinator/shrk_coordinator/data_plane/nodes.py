@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 from shrk_contract.terms import SERVING, Device, EngineReport, Pin, Report, State
-from shrk_coordinator.errors import invalid_value, model_not_found, node_not_found
+from shrk_coordinator.errors import invalid_value, model_not_found, node_not_found, unknown_parameter
 from shrk_coordinator.records import ApiKey, Scope
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.placement import Wish, why_not
@@ -26,6 +26,8 @@ from shrk_coordinator.streams import NodeNames
 #: Nodes in one answer: about 2 KB each for an admin, and the most together 30 ms of everybody's time.
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 500
+#: What a list can be asked for with.
+PARAMETERS = ("model", "state", "limit", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Moment:
 def listing(
     state: CoordinatorState, query: Mapping[str, str], key: ApiKey, moment: Moment, node_name: NodeNames
 ) -> dict[str, Any]:
-    """One page of nodes, by id. `query`: `model`, `state`, `limit`, `after`. Raises ApiError."""
+    """One page of nodes, by id. `query`: of PARAMETERS, each once. Raises ApiError."""
+    _check_parameters([name for name, _ in query.items()])
     wanted = _wanted_state(query.get("state"))
     model = query.get("model")
     if model is not None and not state.roster.knows(model):
@@ -74,6 +77,15 @@ def one(state: CoordinatorState, name: str, key: ApiKey, moment: Moment, node_na
         if name == pseudonym or (key.scope is Scope.ADMIN and name == node.node_id):
             return _document(state, pseudonym, node, key, moment)
     raise node_not_found(name)
+
+
+def _check_parameters(names: Sequence[str]) -> None:
+    """Whether each is known, and told once. Raises ApiError."""
+    for name in names:
+        if name not in PARAMETERS:
+            raise unknown_parameter(name, PARAMETERS)
+        if names.count(name) > 1:
+            raise invalid_value(name, "told once")
 
 
 def _wanted_state(text: str | None) -> State | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from multidict import MultiDict
 
 from shrk_contract.terms import Device, Pin, State, Terms
 from shrk_coordinator.data_plane.nodes import LIMIT_DEFAULT, LIMIT_MAX, Moment, listing, one
@@ -229,6 +230,14 @@ def test_a_limit_that_is_no_number_of_nodes_is_refused(limit: str) -> None:
     assert (error.status, error.param) == (400, "limit")
 
 
+def test_a_parameter_that_is_not_known_or_told_twice_is_refused_by_its_name() -> None:
+    error = refused(CoordinatorState(), {"stat": "online"})
+    assert (error.status, error.code, error.param) == (400, "unknown_parameter", "stat")
+    assert "model, state, limit, after" in error.message
+    twice = refused(CoordinatorState(), MultiDict([("state", "online"), ("state", "busy")]))
+    assert (twice.status, twice.param) == (400, "state")
+
+
 def test_one_node_is_found_by_its_pseudonym_and_by_admins_also_by_its_id() -> None:
     state = CoordinatorState()
     link_node(state, "a", "m")
@@ -248,7 +257,10 @@ async def test_it_is_served_under_every_prefix(prefix: str) -> None:
         assert (answer.status, page["object"], page["has_more"], len(page["data"])) == (200, "list", True, 1)
         async with front.session.get(f"{root}/nodes/{page['last_id']}") as answer:
             assert orjson.loads(await answer.read()) == page["data"][0]
-        async with front.session.get(f"{root}/nodes?state=onlin") as answer:
-            assert answer.status == 400
+        async with front.session.get(f"{root}/nodes/?limit=1") as answer:
+            assert orjson.loads(await answer.read()) == page
+        for query in ("state=onlin", "limit=1&limit=2", "page=1"):
+            async with front.session.get(f"{root}/nodes?{query}") as answer:
+                assert answer.status == 400
         async with front.session.get(f"{root}/nodes", headers={"Authorization": ""}) as answer:
             assert answer.status == 401
