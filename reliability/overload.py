@@ -37,10 +37,12 @@ MEMORY_LOOK_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long."""
+    """How much of it."""
 
     peak_seconds: float
     overload_seconds: float
+    #: Requests before and after, one at a time.
+    looks: int = LOOKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ async def run(plan: Plan, seed: int, progress: Callable[[Sequence[Told], int], N
             return await ask(network, body, number)
 
         before: list[Told] = []
-        await steadily(one, LOOKS, 1 / LOOK_SECONDS, before.append)
+        await steadily(one, plan.looks, 1 / LOOK_SECONDS, before.append)
         at_peak: list[Told] = []
         begun = time.monotonic()
         await in_turns(one, CALLERS, plan.peak_seconds, at_peak.append)
@@ -101,7 +103,7 @@ async def run(plan: Plan, seed: int, progress: Callable[[Sequence[Told], int], N
             await asyncio.wait([asking], timeout=plan.overload_seconds)
             ended_at = time.monotonic()
             after: list[Told] = []
-            await steadily(one, LOOKS, 1 / LOOK_SECONDS, after.append)
+            await steadily(one, plan.looks, 1 / LOOK_SECONDS, after.append)
             await asking
             return Overload(
                 plan=plan,

@@ -25,10 +25,11 @@ from typing import Any
 import aiohttp
 
 from bench.engine import WHOLE
+from bench.mock_node import Wish
 from reliability.figures import percentile
 from reliability.network import TIED
 from reliability.results import Row
-from reliability.storm_agents import Told, Wish
+from reliability.storm_agents import Told
 from reliability.waiting import NotInTime, until
 from shrk_contract.settings import load
 from shrk_coordinator.admin import Administration
@@ -277,10 +278,8 @@ async def _a_field(agents: int) -> AsyncIterator[_Field]:
         assert made.admin_key is not None
         await coordinator.start()
         owners = [f"owner-{number}" for number in range(agents)]
-        tokens = [
-            made.token
-            for made in (await administration.create_join_tokens(owners, TOKEN_MS, Visibility.PUBLIC, {})).tokens
-        ]
+        invitations = await administration.create_join_tokens(owners, TOKEN_MS, Visibility.PUBLIC, {})
+        tokens = [invitation.token for invitation in invitations.tokens]
         link = f"tcp://127.0.0.1:{coordinator.ports['link_port']}"
         for number in range(PROCESSES):
             wish = Wish(link, str(folder / f"agents-{number}"), tokens[number::PROCESSES])

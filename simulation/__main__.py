@@ -2,68 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from functools import partial
 
-from simulation.cluster import Course
-from simulation.many import Sum, processors, run_all
+from simulation import many
+from simulation.cluster import Course, Outcome, Violation, simulate
 from simulation.planted import Bug
 
-#: Shorter runs say nothing of their progress, longer ones this often.
-PROGRESS_SECONDS = 2.0
+
+@dataclass(slots=True)
+class Figures:
+    """What all runs so far came to."""
+
+    requests: int = 0
+    finished: int = 0
+    errors: int = 0
+    left: int = 0
+    attempts: int = 0
+    hedges: int = 0
+    continuations: int = 0
+    by_ids: int = 0
+    faults: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """One run more."""
+        self.requests += outcome.requests
+        self.finished += outcome.finished
+        self.errors += outcome.errors
+        self.left += outcome.left
+        self.attempts += outcome.attempts
+        self.hedges += outcome.hedges
+        self.continuations += outcome.continuations
+        self.by_ids += outcome.by_ids
+        self.faults += outcome.faults
+
+    def line(self) -> str:
+        """In words."""
+        return f"{self.requests:,} requests, {self.continuations:,} continuations, {self.hedges:,} hedges"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit code is 1 where something that must hold did not."""
-    options = _parser().parse_args(arguments)
-    alone = options.seeds == 1
-    course = Course(options.minutes, options.plant, digest=alone, show=options.trace)
-    seeds = range(options.seed, options.seed + options.seeds)
-    total = Sum()
-    told_at = time.monotonic()
-    for seed, result in run_all(seeds, course, 1 if alone or options.trace else options.jobs):
-        total.add(seed, result)
-        if options.first and total.violating:
-            break
-        if total.seeds < options.seeds and (now := time.monotonic()) - told_at > PROGRESS_SECONDS:
-            told_at = now
-            print(f"{total.seeds:,} of {options.seeds:,} seeds", file=sys.stderr)
-    for violation in total.told:
-        print(violation, file=sys.stderr, end="\n\n")
-    if rest := total.violating[len(total.told) :]:
-        print(f"and in seeds {', '.join(map(str, rest[:20]))}{' …' if len(rest) > 20 else ''}", file=sys.stderr)
-    if options.json:
-        print(json.dumps({"schema": 1, "first_seed": options.seed, "minutes": options.minutes, **asdict(total)}))
-    else:
-        print(total.line(options.seed) + (f", trace {total.digest}" if total.digest else ""))
-    return 1 if total.violating else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="the first seed (default: 1)")
-    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many, counting up (default: 1)")
+    parser = many.parser("python -m simulation", __doc__, Bug)
     parser.add_argument("--minutes", type=float, default=Course().minutes, metavar="M", help="of callers and faults")
-    parser.add_argument("--plant", type=Bug, choices=list(Bug), default=None, metavar="BUG", help=_bugs())
-    parser.add_argument("--trace", action="store_true", help="print everything that happens")
-    parser.add_argument("--first", action="store_true", help="stop at the first violation")
-    parser.add_argument("--jobs", type=_positive, default=processors(), metavar="N", help="processes (default: CPUs)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _bugs() -> str:
-    return "a bug that must be found: " + ", ".join(Bug)
+    options = parser.parse_args(arguments)
+    course = Course(options.minutes, options.plant, digest=options.seeds == 1, show=options.trace)
+    simulation = many.Simulation("simulation", partial(simulate, course=course), Violation)
+    return many.run(simulation, Figures(), options, minutes=options.minutes)
 
 
 if __name__ == "__main__":

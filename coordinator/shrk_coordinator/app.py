@@ -24,9 +24,10 @@ from shrk_contract.state_dir import StateDirLock
 from shrk_coordinator.accounts.keys import KeyRing
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.door import Door
-from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddresses, PortBusy, serve_enrolment
+from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddresses, serve_enrolment
 from shrk_coordinator.control_plane.link_server import LinkServer, serve_links
 from shrk_coordinator.control_plane.links import Links
+from shrk_coordinator.control_plane.ports import PortBusy
 from shrk_coordinator.data_plane.http import CallersHttp
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
@@ -152,10 +153,7 @@ class Coordinator:
         try:
             await site.start()
         except OSError as error:
-            raise PortBusy(
-                f"callers cannot be heard on {settings.listen}: {error.strerror}. "
-                "Stop the other process, or choose another: --listen HOST:PORT"
-            ) from error
+            raise PortBusy(f"callers cannot be heard on {settings.listen}", str(error.strerror), "--listen") from error
         address = runner.addresses[0]
         return int(address[1])
 

@@ -20,11 +20,11 @@ from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.enrolment import (
     EnrolmentServicer,
     LinkAddresses,
-    PortBusy,
     join_token_text,
     serve_enrolment,
 )
 from shrk_coordinator.control_plane.identity import Peer, peer_of
+from shrk_coordinator.control_plane.ports import PortBusy
 from shrk_coordinator.settings import Address
 from shrk_node_agent.link.enrol import (
     CoordinatorNotRecognised,

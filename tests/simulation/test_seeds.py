@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
 from simulation.cluster import Course, Violation, simulate
 from simulation.planted import Bug
-from support.house import ROOT
+from support import seeds
 
 #: As many as one change is worth; ten times as many are run where nobody waits for them.
 SEEDS = 1_000
-#: Of a machine that does much else besides.
-SECONDS_MAX = 900
+PROGRAM = "simulation"
 
 
-def run(*arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
-    """The command as people run it: exit code, figures, and what it said beside them."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "simulation", "--json", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-    )
-    return ran.returncode, json.loads(ran.stdout), ran.stderr
-
-
-@pytest.mark.timeout(SECONDS_MAX)
+@pytest.mark.timeout(seeds.SECONDS_MAX)
 def test_a_thousand_networks_under_faults_break_no_law() -> None:
-    code, total, said = run("--seeds", str(SEEDS))
+    code, total, said = seeds.run(PROGRAM, "--seeds", str(SEEDS))
     assert not total["violating"], said
     assert (code, total["seeds"]) == (0, SEEDS)
     # Where next to nothing happened, next to nothing was shown.
@@ -46,9 +26,7 @@ def test_a_thousand_networks_under_faults_break_no_law() -> None:
 
 
 def test_one_seed_is_one_run_whatever_the_process_hashes() -> None:
-    first, second = (run("--seed", "11", PYTHONHASHSEED=seed)[1] for seed in ("1", "2"))
-    assert first["digest"]
-    assert first == second
+    seeds.assert_same_whatever_the_process_hashes(PROGRAM)
 
 
 def test_a_seed_runs_the_same_after_others_in_one_process() -> None:
@@ -58,14 +36,10 @@ def test_a_seed_runs_the_same_after_others_in_one_process() -> None:
     assert simulate(5, course) == alone
 
 
-@pytest.mark.timeout(SECONDS_MAX)
+@pytest.mark.timeout(seeds.SECONDS_MAX)
 @pytest.mark.parametrize("bug", list(Bug))
 def test_a_planted_bug_is_found(bug: Bug) -> None:
-    code, total, said = run("--seeds", str(SEEDS), "--plant", bug, "--first", "--jobs", "1")
-    assert code == 1
-    [seed] = total["violating"]
-    assert f"seed {seed}, at " in said
-    assert f"python -m simulation --seed {seed} --minutes 0.25 --plant {bug} --trace" in said
+    seeds.assert_finds(PROGRAM, bug, SEEDS, "--minutes", "0.25")
 
 
 def first_violation(course: Course) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import ipaddress
-import os
 import shutil
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shrk_contract import durable
 from shrk_contract.terms import COORDINATOR_TLS_NAME
 from shrk_contract.trouble import Trouble
 
@@ -295,31 +295,15 @@ def _make_ca(folder: Path, now: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     making = Path(tempfile.mkdtemp(prefix="ca.making-", dir=folder.parent))  # of mode 0700
     try:
-        _write_new(making / "ca.key", _key_pem(key), 0o600)
-        _write_new(making / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-        _sync_folder(making)
+        durable.write_new(making / "ca.key", _key_pem(key), 0o600)
+        durable.write_new(making / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        durable.sync_folder(making)
         try:
             making.rename(folder)
         except OSError:
             if not (folder / "ca.pem").exists():
                 raise
             # Another process was quicker: its CA is the one.
-        _sync_folder(folder.parent)
+        durable.sync_folder(folder.parent)
     finally:
         shutil.rmtree(making, ignore_errors=True)  # gone already, unless another process was quicker
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,8 +17,8 @@ import grpc.aio
 import structlog
 
 from shrk_contract.terms import PROTOCOL
-from shrk_contract.trouble import Trouble
 from shrk_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, refusal_pb2
+from shrk_coordinator.control_plane import ports
 from shrk_coordinator.control_plane.authority import Authority, CsrRefused, csr_public_key, public_key_sha256
 from shrk_coordinator.control_plane.identity import refusal, troubled
 from shrk_coordinator.errors import DatabaseError
@@ -57,10 +57,6 @@ _PROBLEMS = {
         "Make a new one: shrk coordinator tokens create --owner NAME --ttl 1h",
     ),
 }
-
-
-class PortBusy(Trouble):
-    """Another process listens there. `str()` says what to do."""
 
 
 log = structlog.get_logger("shrk.enrolment")
@@ -206,12 +202,5 @@ async def serve_enrolment(
         maximum_concurrent_rpcs=CONCURRENT_ENROLMENTS_MAX,
     )
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(servicer, server)
-    try:
-        port = server.add_secure_port(str(listen), credentials)
-    except RuntimeError as error:
-        raise PortBusy(
-            f"enrolment cannot listen on {listen}: the port is taken, or the address is not this machine's. "
-            "Stop the other process, or choose another: --enrolment-listen HOST:PORT"
-        ) from error
-    await server.start()
+    port = await ports.start(server, listen, credentials, "enrolment cannot listen", "--enrolment-listen")
     return server, port

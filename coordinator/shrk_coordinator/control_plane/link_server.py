@@ -26,7 +26,7 @@ from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_PROTOCOL_UNSUPPORTED,
     Refusal,
 )
-from shrk_coordinator.control_plane.enrolment import PortBusy
+from shrk_coordinator.control_plane import ports
 from shrk_coordinator.control_plane.links import ContractBroken, Link, Links
 from shrk_coordinator.settings import Address
 from shrk_coordinator.state import events as seen
@@ -285,12 +285,5 @@ async def serve_links(
     """Start serving; the port is told because 0 may have been asked for. Raises PortBusy."""
     server = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=2 * LINKS_MAX)
     link_pb2_grpc.add_LinkServiceServicer_to_server(servicer, server)
-    try:
-        port = server.add_secure_port(str(listen), credentials)
-    except RuntimeError as error:
-        raise PortBusy(
-            f"nodes cannot be heard on {listen}: the port is taken, or the address is not this machine's. "
-            "Stop the other process, or choose another: --link-listen HOST:PORT"
-        ) from error
-    await server.start()
+    port = await ports.start(server, listen, credentials, "nodes cannot be heard", "--link-listen")
     return server, port

@@ -106,8 +106,20 @@ class Asking:
                 effects += begun
         return effects
 
-    def _fill(self, now: float, node: Node, offer: Offer) -> list[Effect]:
+    def fill_before(self, now: float, newcomer: Request) -> list[Effect]:
+        """Give whatever place a newcomer would get to those that have waited for it."""
+        effects: list[Effect] = []
+        while chosen := choose(self._roster, newcomer, now, self._dice):
+            place, _ = chosen
+            if not (begun := self._fill(now, place.node, place.offer, siblings=False)):
+                break
+            effects += begun
+        return effects
+
+    def _fill(self, now: float, node: Node, offer: Offer, *, siblings: bool = True) -> list[Effect]:
         for request in self.attempts.waiting.of(offer.engine.model)[:CANDIDATES]:
+            if request.sibling and not siblings:
+                continue
 
             def at(spared: frozenset[NodeId], request: Request = request) -> Choice | None:
                 return choose_at(node, offer, request, now, spared)
@@ -118,7 +130,8 @@ class Asking:
 
     def well(self, attempt: Attempt) -> None:
         """A token came. Where it closes a breaker, or clears a suspect, all places there are news."""
-        news = not attempt.standing.breaker.closed or self.suspects.cleared(attempt.request.digest)
+        cleared = self.suspects.cleared(attempt.request.digest)
+        news = cleared or not attempt.standing.breaker.closed
         attempt.standing.spoke()
         offer = self._roster.offer_of(attempt.node_id, attempt.request.model, attempt.life)
         if news and offer is not None:
@@ -142,8 +155,9 @@ class Asking:
                 begun = self.ask(now, request, request.lost.code if request.lost else "")
                 effects += begun
                 missed += not begun
-                # Where one suspect may not go, the next may: each spares other nodes.
-                heads += not (begun or suspect or request.delivered)
+                # Where one suspect may not go, or one that failed somewhere, the next may: each spares other nodes.
+                spares = suspect or request.delivered or request.tried or request.left
+                heads += not (begun or spares)
                 if missed >= left or heads >= HEADS:
                     break
             left -= missed

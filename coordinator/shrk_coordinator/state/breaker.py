@@ -36,6 +36,8 @@ class Breaker:
     probed_at: float | None = None
     #: It opened because something stalled there: the node may be well, and is better than none.
     stalled: bool = False
+    #: When it opened last: what was sent before says nothing new.
+    _opened_last_at: float = 0.0
     #: The life whose loss was counted, and when: many attempts may be lost with it.
     _lost: EngineLife | None = None
     _lost_at: float = 0.0
@@ -59,41 +61,47 @@ class Breaker:
             self.probed_at = now
         return probes
 
-    def gave_way(self) -> None:
-        """The probe ended without saying anything for or against it."""
-        self.probed_at = None
+    def gave_way(self, begun_at: float) -> None:
+        """The probe that began then ended without saying anything for or against it."""
+        if self.probed_at == begun_at:
+            self.probed_at = None
 
     def spoke(self) -> None:
         """A token came."""
         self.failures = self.opened = 0
         self.probed_at, self.stalled, self._lost = None, False, None
 
-    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float = 0.0) -> bool:
+    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float | None = None) -> bool:
         """A request failed there, sent at `begun_at`; `lost`: together with the engine's life, which counts once.
 
         True where it was lost with the engine; what is sent later to an engine that is said to be lost, and lives, is
         a failure like any other.
         """
-        if lost is not None and lost == self._lost and begun_at <= self._lost_at:
+        if lost is not None and lost == self._lost and (begun_at is None or begun_at <= self._lost_at):
             return True
         news = lost is not None and lost != self._lost
         if lost is not None:
             self._lost, self._lost_at = lost, now
         self.failures += 1
-        if self.opened or self.failures >= FAILURES_MAX:
+        if (self.opened or self.failures >= FAILURES_MAX) and not self._is_old(begun_at):
             self._open(now)
             self.stalled = False
         return news
 
-    def stall(self, now: float) -> None:
-        """A stream stalled there."""
-        if self.opened == 0 or self.probed_at is not None:
+    def stall(self, now: float, begun_at: float | None = None) -> None:
+        """A stream stalled there, sent at `begun_at`."""
+        if (self.opened == 0 or self.probed_at is not None) and not self._is_old(begun_at):
             self._open(now)
             self.stalled = True
 
+    def _is_old(self, begun_at: float | None) -> bool:
+        """Whether it was under way when it opened: all that fails of it is one event."""
+        return self.opened > 0 and begun_at is not None and begun_at <= self._opened_last_at
+
     def _open(self, now: float) -> None:
         if now < self.open_until and self.probed_at is None and self.opened:
-            return  # What was under way when it opened fails after it; that is one event.
+            return  # It was sent for want of any other, and shows nothing new.
+        self._opened_last_at = now
         self.opened_at = self.opened_at if self.opened else now
         self.opened += 1
         self.open_until = now + min(OPEN_SECONDS * self.opened, OPEN_SECONDS_MAX)

@@ -193,7 +193,8 @@ class CoordinatorState:
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        for link in self.roster.unlink_silent(now):
+        for node, link in self.roster.unlink_silent(now):
+            self.assigning.changed(now, node)
             effects += [do.CloseLink(link, do.Silent()), *self._lost_on(now, link, "nothing was heard from it")]
         effects += self._dispatch.end_overdue(now)
         if now - self._ticked_at <= TICK_SECONDS_MAX:

@@ -20,13 +20,15 @@ from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.state.journal import Outcome
 from shrk_coordinator.state.learning import learn_answer, learn_first_token
 from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, why_nowhere
-from shrk_coordinator.state.refusing import RETRY_AFTER_SECONDS, no_node
+from shrk_coordinator.state.prospects import no_node, seconds_until_turn
 from shrk_coordinator.state.request import FINISH_SECONDS_MAX, REQUEST_SECONDS_MAX, Attempt, Phase, Request
 from shrk_coordinator.state.roster import Roster
-from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, seconds_to_wait
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
 
 #: Answers to one request that are taken together, however busy the nodes are: more of them wait.
 SIBLINGS_MAX = 8
+#: Where others wait and no place was found, none is looked for sooner: what comes free goes to those that wait.
+FULL_SECONDS = 0.05
 
 
 class Dispatch:
@@ -68,9 +70,16 @@ class Dispatch:
         self._retries.request()
         self._hedges.request()
         if self.attempts.waiting.new(model) and not request.queues:
-            # Others came first.
-            return self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, self._roster.count(model)),)))
+            return self._place_last(now, request)
         return self._place_new(now, request)
+
+    def _place_last(self, now: float, request: Request) -> list[Effect]:
+        """Others came first: it gets a place that none of them may have, or waits behind them."""
+        served = self._roster.served(request.model)
+        assert served is not None, "others wait for it"
+        if now - served.full_at < FULL_SECONDS:
+            return self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, self._roster.count(request.model)),)))
+        return [*self.asking.fill_before(now, request), *self._place_new(now, request)]
 
     def _comes_along(self, event: seen.RequestArrived) -> bool:
         """Whether it is one of the first few answers to a request, of which another is under way already."""
@@ -86,6 +95,9 @@ class Dispatch:
         nowhere = self._why_nowhere(now, request)
         if isinstance(nowhere, NotThatKind):
             return [self._refuse(now, request, do.WrongEndpoint(request.model, request.endpoint, nowhere.served))]
+        served = self._roster.served(request.model)
+        if served is not None and Reason.FULL in dict(nowhere.counts):
+            served.full_at = now
         return self._wait_or_refuse(now, request, nowhere)
 
     def _why_nowhere(self, now: float, request: Request) -> NotThatKind | Nowhere:
@@ -99,23 +111,16 @@ class Dispatch:
     def _wait_or_refuse(self, now: float, request: Request, nowhere: Nowhere) -> list[Effect]:
         """Wait while a node is busy, or due back; in vain nobody waits."""
         model, waiting = request.model, self.attempts.waiting
-        reasons = dict(nowhere.counts)
-        busy = Reason.FULL in reasons or bool(self._suspects.nodes(now, request.digest))
-        retry_after = RETRY_AFTER_SECONDS
-        if busy:
-            served = self._roster.served(model)
-            wait = seconds_to_wait(waiting.new(model), served.freed_per_second if served else 0.0)
-            retry_after = max(retry_after, wait - WAIT_SECONDS_MAX)
+        suspect = bool(self._suspects.nodes(now, request.digest))
+        if Reason.FULL in dict(nowhere.counts) or suspect:
+            wait = seconds_until_turn(self._roster, waiting, model, nowhere)
             # Whoever has had its turn, and was turned away by a node, waits for as long as it would have.
             hopeful = wait <= WAIT_SECONDS_MAX or request.attempts > 0
         else:
             hopeful = self._roster.due_back(now, model)
-            if not hopeful and Reason.EJECTED in reasons:
-                retry_after = self._roster.seconds_to_probe(now, model)
-        suspect = bool(self._suspects.nodes(now, request.digest))
         if (hopeful or request.sibling) and not request.exhausted and waiting.join(now, request, None, suspect=suspect):
             return []
-        return [self._refuse(now, request, no_node(self._roster, now, model, nowhere.counts, retry_after))]
+        return [self._refuse_for_now(now, request, nowhere)]
 
     # --- it ends -------------------------------------------------------------------------------------
 
@@ -124,6 +129,9 @@ class Dispatch:
     ) -> do.RefuseRequest:
         self._close(now, request, Outcome.REFUSED)
         return do.RefuseRequest(request.request_id, why)
+
+    def _refuse_for_now(self, now: float, request: Request, nowhere: Nowhere) -> do.RefuseRequest:
+        return self._refuse(now, request, no_node(now, self._roster, self.attempts.waiting, request.model, nowhere))
 
     def _refuse_poisoned(self, now: float, request: Request) -> do.RefuseRequest:
         left = self._suspects.seconds_left(now, request.digest)
@@ -358,8 +366,7 @@ class Dispatch:
                 effects.append(self._fail(now, request, request.lost))
                 continue
             nowhere = self._why_nowhere(now, request)
-            counts = nowhere.counts if isinstance(nowhere, Nowhere) else ()
-            effects.append(self._refuse(now, request, no_node(self._roster, now, request.model, counts)))
+            effects.append(self._refuse_for_now(now, request, nowhere if isinstance(nowhere, Nowhere) else Nowhere(())))
         return effects
 
     # --- moving attempts while their node still lives ----------------------------------------------------
@@ -370,7 +377,7 @@ class Dispatch:
         if attempt is None or attempt.phase is not Phase.ANSWERING:
             return []
         why = FailureDetail(Fault.NODE, "no token came for too long", code="node_stalled")
-        attempt.standing.stalled(now, why)
+        attempt.standing.stalled(now, attempt.begun_at, why)
         return self.hand_over(now, attempt, why.code, why.message)
 
     def hand_over(self, now: float, attempt: Attempt, code: str, why: str) -> list[Effect]:

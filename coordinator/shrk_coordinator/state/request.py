@@ -85,7 +85,7 @@ class Attempt:
     def gave_way(self) -> None:
         """It ended without saying anything for or against its engine."""
         if self.probes:
-            self.standing.breaker.gave_way()
+            self.standing.breaker.gave_way(self.begun_at)
 
     def spoke(self, now: float, index: int) -> None:
         """Its first piece goes to the caller."""

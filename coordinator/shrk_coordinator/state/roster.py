@@ -189,8 +189,10 @@ class Roster:
         if known is not None and (known.engine.id, known.engine.life) == (engine.id, engine.life):
             self._models[model].reported(known, engine)
             return
+        self._remember(model)  # Its name may have made room while nobody served it.
         if model not in self._models:
             return  # beyond MODELS_MAX
+        self._models[model].named_by.add(node.node_id)
         assert node.link is not None, "only linked nodes report"
         standing = node.standing(model)
         standing.breaker.new_life(now)
@@ -203,6 +205,7 @@ class Roster:
             return
         if len(self._models) >= MODELS_MAX:
             # Names that nobody serves make room: a node that invented ten thousand must not shut others out.
+            self._forgotten += [name for name, served in self._models.items() if not served.offers]
             self._models = {name: served for name, served in self._models.items() if served.offers}
         if len(self._models) < MODELS_MAX:
             self._models[model] = Served()
@@ -322,12 +325,12 @@ class Roster:
         """Linked nodes that have said nothing for too long."""
         return [n for n in self.nodes.values() if n.link is not None and now - n.heard_at > SILENCE_SECONDS_MAX]
 
-    def unlink_silent(self, now: float) -> list[LinkId]:
-        """Unlink them, all before anything of one is asked of another; the links they had."""
+    def unlink_silent(self, now: float) -> list[tuple[Node, LinkId]]:
+        """Unlink them, all before anything of one is asked of another; each with the link that it had."""
         gone = [(node, node.link) for node in self.silent(now) if node.link is not None]
         for node, _ in gone:
             self.unlink(now, node, "nothing was heard from it")
-        return [link for _, link in gone]
+        return gone
 
     def closing(self, at: float) -> list[Node]:
         """Linked nodes whose owners want them back by then."""

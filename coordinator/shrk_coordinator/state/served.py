@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -51,9 +52,9 @@ class Standing:
         self.last_failure = None
         self._rejections = 0
 
-    def stalled(self, now: float, why: FailureDetail) -> None:
-        """A stream stalled there."""
-        self.breaker.stall(now)
+    def stalled(self, now: float, begun_at: float, why: FailureDetail) -> None:
+        """A stream stalled there, sent at `begun_at`."""
+        self.breaker.stall(now, begun_at)
         self._remember(why)
 
     def _remember(self, why: FailureDetail) -> None:
@@ -63,10 +64,10 @@ class Standing:
         self,
         now: float,
         lost: EngineLife | None = None,
-        begun_at: float = 0.0,
+        begun_at: float | None = None,
         why: FailureDetail | None = None,
     ) -> bool:
-        """A request failed there; `lost`: with the engine itself, if it is so. True where it is."""
+        """A request failed there, sent at `begun_at`; `lost`: with the engine itself, if it is so. True where it is."""
         if why is not None:
             self._remember(why)
         gone = self.breaker.failed(now, lost, begun_at)
@@ -148,6 +149,7 @@ class Served:
         "asked_at",
         "away",
         "first_tokens",
+        "full_at",
         "load_seconds",
         "loading",
         "named_by",
@@ -168,6 +170,8 @@ class Served:
         self.loading: dict[NodeId, float] = {}
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None
+        #: When a place was last looked for in vain, since all were taken.
+        self.full_at = -math.inf
         #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
         self._order: list[NodeId] = []
         self._at: dict[NodeId, int] = {}

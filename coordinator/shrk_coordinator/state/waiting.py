@@ -116,8 +116,3 @@ class Waiting:
     def overdue(self, now: float) -> list[Request]:
         """Those that have waited long enough."""
         return [request for request in self._requests.values() if now >= request.wait_until]
-
-
-def seconds_to_wait(ahead: int, freed_per_second: float) -> float:
-    """How long it takes until `ahead` others and then oneself have had a place; 0 where no place ever came free."""
-    return (ahead + 1) / freed_per_second if freed_per_second > 0 else 0.0

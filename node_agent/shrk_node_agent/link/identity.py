@@ -7,7 +7,6 @@ Every file is replaced whole, and `node.json` comes last: a folder without it is
 from __future__ import annotations
 
 import datetime as dt
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from shrk_contract import durable
 
 _PRIVATE, _PUBLIC = 0o600, 0o644
 
@@ -127,17 +128,17 @@ def save(directory: Path, identity: Identity) -> None:
     key = directory / "node.key"
     if key.exists() and key.read_bytes() != identity.key_pem:
         (directory / "node.json").unlink(missing_ok=True)  # the old certificate does not fit the new key
-        _sync_folder(directory)
-    _replace(key, identity.key_pem, _PRIVATE)
-    _replace(directory / "ca.pem", identity.ca_pem, _PUBLIC)
-    _replace(directory / "node.pem", identity.certificate_pem, _PUBLIC)
+        durable.sync_folder(directory)
+    durable.replace(key, identity.key_pem, _PRIVATE)
+    durable.replace(directory / "ca.pem", identity.ca_pem, _PUBLIC)
+    durable.replace(directory / "node.pem", identity.certificate_pem, _PUBLIC)
     fields = {
         "schema": 1,
         "node_id": identity.node_id,
         "link_addresses": identity.link_addresses,
         "controller": identity.controller,
     }
-    _replace(directory / "node.json", orjson.dumps(fields, option=orjson.OPT_INDENT_2), _PUBLIC)
+    durable.replace(directory / "node.json", orjson.dumps(fields, option=orjson.OPT_INDENT_2), _PUBLIC)
 
 
 def next_incarnation(directory: Path) -> int:
@@ -154,7 +155,7 @@ def next_incarnation(directory: Path) -> int:
     except ValueError as error:
         # Starting from 1 again would look like an older start, and be refused for ever.
         raise IdentityError(f"{path} holds no number.", "Enrol again with a new join token.") from error
-    _replace(path, f"{last + 1}\n".encode(), _PUBLIC)
+    durable.replace(path, f"{last + 1}\n".encode(), _PUBLIC)
     return last + 1
 
 
@@ -183,23 +184,3 @@ def _damaged(directory: Path, what: str) -> IdentityError:
         f"The node's identity in {directory} is damaged: {what}.",
         "Restore the folder from a backup, or move it away and enrol again with a new join token.",
     )
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Write beside, sync, rename, sync: after a power cut it is the old file or the new one."""
-    making = path.with_name(path.name + ".making")
-    descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -126,3 +126,19 @@ def test_a_node_close_to_its_cap_gets_nothing_new_until_it_is_cooler(state: Coor
     assert refused.why.counts == (("too_hot", 1),)
     state.handle(seen.NodeReported(2.0, "a", link, heated(60.0)))
     assert only_start(ask(state, now=2.0)[1]).node_id == "a"
+
+
+def test_a_node_that_went_silent_is_replaced_and_told_anew_when_it_is_back(state: CoordinatorState) -> None:
+    links = {node: dial(state, node, a_report(("m",))) for node in "abc"}
+    links["d"] = dial(state, "d", a_report((), paused=("m",)))
+    told: dict[str, tuple[str, ...]] = {}
+    for second in range(1, 80):
+        now = float(second)
+        for node in "bcd" if second > 40 else "abcd":
+            state.handle(seen.NodeHeard(now, node, links[node]))
+        state.handle(seen.Tick(now))
+        told |= {e.node_id: e.models for e in state.handle(seen.Reconcile(now)) if isinstance(e, do.AssignModels)}
+    assert state.roster.nodes["a"].link is None
+    assert told["d"] == ("m",)
+    dial(state, "a", a_report((), paused=("m",)), now=80.0)
+    assert [e.node_id for e in state.handle(seen.Reconcile(81.0)) if isinstance(e, do.AssignModels)] == ["a"]

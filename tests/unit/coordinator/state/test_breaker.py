@@ -54,7 +54,7 @@ def test_when_its_time_is_over_one_probe_at_a_time_is_let_through(breaker: Break
     fail(breaker)
     breaker.began(OPEN_SECONDS)
     assert not breaker.allows(OPEN_SECONDS)
-    breaker.gave_way()
+    breaker.gave_way(OPEN_SECONDS)
     assert breaker.allows(OPEN_SECONDS)
     breaker.began(OPEN_SECONDS)
     breaker.spoke()
@@ -111,3 +111,26 @@ def test_who_keeps_failing_is_not_probed_for_being_started_anew(breaker: Breaker
     breaker.failed(1.0)
     breaker.new_life(2.0)
     assert not breaker.allows(2.0)
+
+
+def test_what_was_sent_before_it_opened_is_no_failed_probe_however_late_it_fails(breaker: Breaker) -> None:
+    fail(breaker, now=1.0)
+    breaker.failed(OPEN_SECONDS + 1.5, begun_at=0.5)
+    assert breaker.allows(OPEN_SECONDS + 1.5), "its time was over"
+    assert breaker.began(OPEN_SECONDS + 2.0)
+    breaker.failed(OPEN_SECONDS + 3.0, begun_at=0.5)
+    breaker.stall(OPEN_SECONDS + 3.0, begun_at=0.5)
+    assert (breaker.opened, breaker.probed_at) == (1, OPEN_SECONDS + 2.0), "its probe is still under way"
+    breaker.failed(OPEN_SECONDS + 4.0, begun_at=OPEN_SECONDS + 2.0)
+    assert (breaker.opened, breaker.open_until) == (2, OPEN_SECONDS + 4.0 + 2 * OPEN_SECONDS)
+
+
+def test_a_probe_that_is_given_up_late_makes_no_room_beside_the_next_one(breaker: Breaker) -> None:
+    fail(breaker)
+    assert breaker.began(OPEN_SECONDS)
+    second = OPEN_SECONDS + PROBE_SECONDS_MAX
+    assert breaker.began(second)
+    breaker.gave_way(OPEN_SECONDS)
+    assert not breaker.allows(second + 1.0)
+    breaker.gave_way(second)
+    assert breaker.allows(second + 1.0)

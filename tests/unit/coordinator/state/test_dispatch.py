@@ -7,10 +7,11 @@ import pytest
 from shrk_contract.terms import Fault
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
+from shrk_coordinator.state.breaker import OPEN_SECONDS
 from shrk_coordinator.state.budget import RETRIES_MIN
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.events import FailureDetail
-from support.states import ask, fail, link_node, only_start
+from support.states import CHAT, ask, fail, link_node, only_start
 
 ERROR = FailureDetail(Fault.ENGINE, "out of memory", http_status=500, code="engine_error")
 
@@ -55,3 +56,24 @@ def test_a_lost_engine_counts_once_however_many_attempts_it_takes_along(state: C
         if start.node_id == "a":
             fail(state, start, "engine_lost")
     assert state.roster.nodes["a"].standing("m").breaker.closed
+
+
+def test_a_token_clears_a_suspect_also_where_it_closes_a_breaker() -> None:
+    state = CoordinatorState()
+    links = {node: link_node(state, node, "m") for node in "ab"}
+    deadly = seen.RequestArrived(0.0, b"\x01" * 16, "m", CHAT, True, False, key_id="key", digest=b"deadly")
+    first = only_start(list(state.handle(deadly)))
+    other = "b" if first.node_id == "a" else "a"
+    breaker = state.roster.nodes[other].offers["m"].standing.breaker
+    breaker.stall(0.0)
+    for node, link in links.items():
+        state.handle(seen.NodeHeard(OPEN_SECONDS, node, link))
+    effects = fail(state, first, "engine_crashed", now=OPEN_SECONDS + 1)
+    effects += list(state.handle(seen.Tick(OPEN_SECONDS + 2)))
+    second = only_start(effects)
+    assert second.node_id == other
+    state.handle(seen.FirstPieceDelivered(OPEN_SECONDS + 3, second.stream))
+    assert breaker.closed
+    harmless = seen.RequestArrived(OPEN_SECONDS + 4, b"\x02" * 16, "m", CHAT, True, False, digest=b"deadly")
+    assert only_start(list(state.handle(harmless)))
+    assert state.attempts.requests[b"\x02" * 16].current is not None

@@ -7,7 +7,6 @@ import pytest
 from shrk_contract.terms import Fault, Rejection, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
-from shrk_coordinator.state.asking import HEADS
 from shrk_coordinator.state.breaker import FAILURES_MAX, OPEN_SECONDS, Breaker
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.dispatch import SIBLINGS_MAX
@@ -333,12 +332,12 @@ def test_what_goes_on_where_many_failed_neither_is_the_probe_nor_ends_it() -> No
     assert not breaker.allows(33.0)
 
 
-def test_those_that_failed_at_a_node_do_not_keep_its_places_from_those_behind_them(state: CoordinatorState) -> None:
-    link_node(state, "a", "m", slots=2 * HEADS)
-    asked = [only_start(ask(state)[1]) for _ in range(HEADS + 2)]
-    for start in asked[:-1]:
-        fail(state, start, "engine_lost")
-    behind, effects = ask(state)
-    assert not starts(effects), "others came first"
-    finished = list(state.handle(seen.AttemptFinished(0.1, asked[-1].stream)))
-    assert [start.request_id for start in starts(finished)] == [behind]
+def test_only_busy_nodes_count_for_how_long_one_would_wait(state: CoordinatorState) -> None:
+    running = fill(state)
+    link_node(state, "out", "m", slots=40)
+    state.roster.nodes["out"].offers["m"].standing.breaker.opened = 1
+    state.roster.nodes["out"].offers["m"].standing.breaker.open_until = 1_000.0
+    state.handle(seen.AttemptFinished(300.0, running[0].stream, 5))
+    only_start(ask(state, now=300.0)[1])
+    assert no_node(ask(state, now=301.0)[1]).retry_after_seconds >= 1
+    assert len(state.attempts.waiting) == 0

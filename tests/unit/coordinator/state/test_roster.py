@@ -60,7 +60,7 @@ def test_the_silent_are_all_unlinked_together() -> None:
     for link, node in enumerate(("a", "b", "c")):
         roster.report(0.0, roster.link(0.0, node, link, 1, "owner"), a_report("m"))
     roster.nodes["b"].heard(SILENCE_SECONDS_MAX)
-    assert roster.unlink_silent(SILENCE_SECONDS_MAX + 1) == [0, 2]
+    assert [link for _, link in roster.unlink_silent(SILENCE_SECONDS_MAX + 1)] == [0, 2]
     assert [n.node_id for n, _ in roster.offers("m")] == ["b"]
     assert roster.unlink_silent(SILENCE_SECONDS_MAX + 1) == []
 
@@ -73,6 +73,21 @@ def test_names_that_nobody_serves_make_room_for_those_that_somebody_does() -> No
     honest = roster.link(0.0, "honest", 2, 1, "owner")
     roster.report(0.0, honest, a_report("real"))
     assert [n.node_id for n, _ in roster.offers("real")] == ["honest"]
+
+
+def test_a_model_whose_name_made_room_while_it_loaded_is_offered_once_it_serves() -> None:
+    roster = Roster()
+    honest = roster.link(0.0, "honest", 1, 1, "owner")
+    roster.report(0.0, honest, a_report("real", state=State.LOADING))
+    for liar in range(MODELS_MAX // 50 + 1):
+        node = roster.link(0.0, f"liar-{liar}", 2 + liar, 1, "owner")
+        roster.report(0.0, node, a_report(*(f"junk-{liar}-{n}" for n in range(50)), state=State.LOADING))
+    assert not roster.knows("real")
+    assert "real" in roster.forgotten()
+    roster.report(1.0, honest, a_report("real"))
+    assert [n.node_id for n, _ in roster.offers("real")] == ["honest"]
+    roster.report(2.0, honest, a_report("other"))
+    assert not roster.knows("real")
 
 
 def test_the_nearest_names_are_those_that_are_served_first() -> None:

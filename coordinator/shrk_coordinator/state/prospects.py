@@ -1,0 +1,49 @@
+"""What a request that finds no node may hope for: how long it would wait for its turn, and when to come again."""
+
+from __future__ import annotations
+
+import math
+
+from shrk_contract.terms import State
+from shrk_coordinator.state import effects as do
+from shrk_coordinator.state.placement import Nowhere, Reason
+from shrk_coordinator.state.roster import COMING, Roster
+from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, Waiting
+
+#: What a caller is told to wait, in seconds, where nothing better is known.
+RETRY_AFTER_SECONDS = 2.0
+#: States of engines that are being loaded, or are as soon as somebody asks.
+_LOADABLE = frozenset({State.PAUSED, *COMING})
+
+
+def seconds_until_turn(roster: Roster, waiting: Waiting, model: str, nowhere: Nowhere) -> float:
+    """Until one more would have a place behind those that wait; 0 where no place ever came free.
+
+    Only nodes that are merely busy give places: of those that were looked at, their share.
+    """
+    reasons, served = dict(nowhere.counts), roster.served(model)
+    looked_at, busy = sum(reasons.get(reason, 0) for reason in Reason), reasons.get(Reason.FULL, 0)
+    freed = served.freed_per_second * busy / looked_at if served and looked_at else 0.0
+    return (waiting.new(model) + 1) / freed if freed > 0 else 0.0
+
+
+def retry_after(now: float, roster: Roster, waiting: Waiting, model: str, nowhere: Nowhere) -> int:
+    """When whoever is refused may come again, in whole seconds from now."""
+    reasons = dict(nowhere.counts)
+    if Reason.FULL in reasons:
+        seconds = seconds_until_turn(roster, waiting, model, nowhere) - WAIT_SECONDS_MAX
+        return math.ceil(max(RETRY_AFTER_SECONDS, seconds))
+    if Reason.EJECTED in reasons:
+        return max(1, math.ceil(roster.seconds_to_probe(now, model)))
+    return math.ceil(RETRY_AFTER_SECONDS)
+
+
+def no_node(now: float, roster: Roster, waiting: Waiting, model: str, nowhere: Nowhere) -> do.NoNode:
+    """Nobody can be asked now. Where nobody has the model loaded, its caller is to come back when somebody should have,
+    and not sooner."""
+    counts, served = nowhere.counts, roster.served(model)
+    seconds = retry_after(now, roster, waiting, model, nowhere)
+    if served is None or served.offers or not dict(counts).keys() & _LOADABLE:
+        return do.NoNode(model, counts, seconds)
+    left = served.seconds_to_load(now)
+    return do.NoNode(model, counts, max(seconds, math.ceil(left)), left, loading=bool(served.loading))
