@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import hashlib
 import json
 import os
 import random
@@ -33,10 +32,9 @@ from shrk_coordinator.data_plane.http import CallersHttp
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
-from shrk_coordinator.records import ApiKey
+from shrk_coordinator.records import ApiKey, pseudonym
 from shrk_coordinator.settings import CoordinatorSettings
 from shrk_coordinator.state import census
-from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.store.store import Store
 
 #: After the drain, connections get this long to close by themselves.
@@ -68,11 +66,6 @@ def unix_ms() -> int:
 
 
 @functools.lru_cache(maxsize=PSEUDONYMS_MAX)
-def pseudonym(node_id: NodeId) -> str:
-    """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
-    return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"
-
-
 class Coordinator:
     """One coordinator, from `start` to `stop`."""
 
@@ -189,9 +182,15 @@ class Coordinator:
         gauges("shrk_nodes", "Nodes by state.", "state", lambda: census.nodes_by_state(roster))
         gauges(
             "shrk_effective_replicas",
-            "Failure domains that a model is served from; below three its redundancy is degraded.",
+            "Failure domains that a model can be asked of now; fewer than are wanted, it is degraded, and of 0, none.",
             "model",
-            lambda: census.effective_by_model(roster),
+            lambda: census.effective_by_model(roster, self.driver.now()),
+        )
+        gauges(
+            "shrk_models",
+            "Models by how they stand: ok, degraded, none (nobody can answer now), idle (loaded again when asked for).",
+            "redundancy",
+            lambda: census.models_by_redundancy(roster, state.assigning.redundancy, self.driver.now()),
         )
         gauges("shrk_offers", "Nodes that serve a model.", "model", lambda: census.offers_by_model(roster))
         gauges(

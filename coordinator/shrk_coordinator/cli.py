@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from shrk_contract.terms import State
 from shrk_contract.trouble import Trouble
 from shrk_coordinator.records import Scope, Visibility
 
@@ -264,7 +265,9 @@ def keys_revoke(
 def nodes_now(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Only nodes that have this model.")] = None,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only nodes in this state: online, …")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=f"Only nodes in this state: {', '.join(State)}.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show them again every two seconds; end with Ctrl-C.")] = False,
     base_url: Annotated[
         str, typer.Option(envvar="SHRK_BASE_URL", metavar="URL", help="Where callers connect.")

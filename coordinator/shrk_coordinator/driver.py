@@ -193,7 +193,8 @@ class Driver:
                 links.welcome(effect)
             case do.CloseLink():
                 links.close(effect)
-            case do.AssignModels():
+            case do.AssignModels(node_id, _, _, revision, models):
+                log.info("models assigned", node=node_id, revision=revision, models=list(models))
                 links.assign(effect)
             case _:
                 assert_never(effect)

@@ -7,7 +7,7 @@ inside the coordinator are values (`state.effects`); these are raised only at th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Fault, State
@@ -96,6 +96,12 @@ def invalid_value(name: str, expected: str) -> ApiError:
     return ApiError(400, "invalid_value", f"'{name}' must be {expected}.", param=name)
 
 
+def unknown_parameter(name: str, known: Sequence[str]) -> ApiError:
+    """A parameter in the address that means nothing here: what it was to do would silently not be done."""
+    expected = ", ".join(known)
+    return ApiError(400, "unknown_parameter", f"There is no '{name[:80]}' here, but {expected}.", param=name[:80])
+
+
 def field_not_allowed(name: str, reason: str) -> ApiError:
     """A field that would harm the machines of the people who lend them."""
     return ApiError(400, "field_not_allowed", f"'{name}' is not accepted here: {reason}.", param=name)
@@ -163,15 +169,29 @@ def endpoint_not_served(model: str, asked: str, served: tuple[str, ...]) -> ApiE
     return ApiError(400, "endpoint_not_served", what, param="model", should_retry=False)
 
 
-def no_node_available(model: str, counts: tuple[tuple[str, int], ...], retry_after_seconds: float) -> ApiError:
-    """The model is known, but nobody can take the request now."""
+def no_node_available(
+    model: str,
+    counts: tuple[tuple[str, int], ...],
+    retry_after_seconds: float,
+    loads_in_seconds: float | None = None,
+    *,
+    loading: bool = False,
+) -> ApiError:
+    """The model is known, but nobody can take the request now. `loads_in_seconds`: where nobody has it loaded, when
+    somebody should have; `loading`: somebody has begun to."""
     words = ", ".join(f"{count} {REASON_WORDS[reason]}" for reason, count in counts)
     why = f"Of those that have it: {words}." if words else "None that has it is connected."
     seconds = min(max(1, math.ceil(retry_after_seconds)), RETRY_AFTER_SECONDS_MAX)
+    then = ""
+    if loads_in_seconds is not None:
+        about = f"about {math.ceil(loads_in_seconds)} s" if loads_in_seconds >= 1 else "no more than a moment"
+        then = f" It is being loaded, which should take {about} more."
+        if not loading:
+            then = f" It is loaded now that somebody asks, as soon as a node has room; that takes {about}."
     return ApiError(
         503,
         "no_node_available",
-        f"No node can take a request for '{model}' now. {why} Try again in {seconds} s.",
+        f"No node can take a request for '{model}' now. {why}{then} Try again in {seconds} s.",
         type="service_unavailable",
         fault=Fault.NODE,
         retry_after_seconds=seconds,

@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 
 from shrk_contract.trouble import Trouble
+from shrk_coordinator.state.phrases import lasting, named
 from shrk_coordinator.text_table import printable, table
 
 #: The coordinator answers from memory.
@@ -30,6 +31,8 @@ PAGE_NODES = 500
 MODELS_SHOWN = 3
 #: States in which nothing is to be done.
 _WELL = ("online", "busy")
+#: What a line of the table says of a model at which requests fail.
+_FAILING = "failing"
 _HEAD = ("NODE", "NAME", "OWNER", "STATE", "FOR", "MODELS", "WORK", "TEMP", "HEARD")
 _CALLERS_HEAD = ("NODE", "STATE", "FOR", "MODELS")
 #: What takes a terminal's cursor home and wipes the rest.
@@ -54,6 +57,8 @@ class Seen:
 
     nodes: list[Json]
     models: list[Json]
+    #: Nodes that are not wanted, counted where none is wanted.
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +116,22 @@ def _check(look: Look) -> None:
 
 
 async def ask(base_url: str, key: str, wanted: Mapping[str, str], page_nodes: int = PAGE_NODES) -> Seen:
-    """All nodes that the key may see, and all models. `wanted`: `model` and `state`, where only some are.
+    """All nodes that the key may see, and their models. `wanted`: `model` and `state`, where only some are.
 
     Raises Trouble.
     """
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS_MAX)
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-        query = {**wanted, "limit": str(page_nodes)}
-        nodes = [node async for node in _pages(session, f"{base_url}/nodes", query)]
-        return Seen(nodes, (await _get(session, f"{base_url}/models", {}))["data"])
+        url, limit = f"{base_url}/nodes", {"limit": str(page_nodes)}
+        nodes = [node async for node in _pages(session, url, {**wanted, **limit})]
+        models = [
+            model
+            for model in (await _get(session, f"{base_url}/models", {}))["data"]
+            if wanted.get("model") in (None, model["id"])
+        ]
+        others = 0 if nodes or not wanted else len([node async for node in _pages(session, url, limit)])
+        return Seen(nodes, models, others)
 
 
 async def _pages(session: aiohttp.ClientSession, url: str, query: dict[str, str]) -> AsyncIterator[Json]:
@@ -169,6 +180,10 @@ async def follow(
 def text(seen: Seen, now: float, wanted: Mapping[str, str]) -> str:
     """What people read. `now`: unix seconds."""
     nodes = seen.nodes
+    if not nodes and seen.others:
+        which = f" that has {printable(wanted['model'])}" if "model" in wanted else ""
+        others = f"{seen.others} other{'s' if seen.others > 1 else ''}"
+        return f"No node{which} is {printable(wanted.get('state', 'connected'))} now ({others})."
     if not nodes:
         those = " and ".join(f"{name} {printable(value)}" for name, value in wanted.items())
         return (
@@ -182,23 +197,26 @@ def text(seen: Seen, now: float, wanted: Mapping[str, str]) -> str:
         lines.append(table(_CALLERS_HEAD, [(n["id"], n["state"], _ago(now, n["since"]), _models(n)) for n in nodes]))
         return "\n".join([*lines, "", "An admin key in SHRK_API_KEY shows their names, and why they are as they are."])
     lines.append(table(_HEAD, [_row(node, now) for node in nodes]))
-    remarks = [_remark(node) for node in nodes if node["reason"]]
-    short = [_short(model) for model in seen.models if model["shrk"]["redundancy"] == "degraded"]
+    remarks = _remarks([node for node in nodes if node["reason"]])
+    short = [_short(model) for model in seen.models if model["shrk"]["redundancy"] != "ok"]
     return "\n".join([*lines, *(["", *remarks] if remarks else []), *(["", *short] if short else [])])
 
 
 def _short(model: Json) -> str:
-    """A model that does not stand the loss of two nodes."""
+    """A model that does not stand the loss of two nodes, or that nobody serves."""
     about = model["shrk"]
-    why = about["redundancy_reason"]
-    return (
-        f"{printable(model['id'])}: redundancy is degraded, {about['effective_n']} of 3 replicas that fail apart"
-        f"{f' ({printable(why)})' if why else ''}. More nodes that may serve it mend that."
-    )
+    name, why, state = printable(model["id"]), printable(about["redundancy_reason"]), about["redundancy"]
+    if state == "idle":
+        return f"{name}: {why}"
+    what = f"redundancy is {state}"
+    if state == "none":
+        what = "nobody can answer now"
+    return f"{name}: {what}, {about['effective_n']} of {about['wanted_n']} replicas that fail apart: {why}"
 
 
 def _row(node: Json, now: float) -> tuple[str, ...]:
-    slots = sum(engine["slots"] for engine in node["engines"])
+    slots = sum(engine["slots"] for engine in node["engines"] if engine["state"] in _WELL)
+    work = f"{node['in_flight']}/{slots}" if slots else str(node["in_flight"] or "-")
     told = [device["temperature_celsius"] for device in node["devices"]]
     temperatures = [celsius for celsius in told if celsius is not None]
     return (
@@ -208,7 +226,7 @@ def _row(node: Json, now: float) -> tuple[str, ...]:
         node["state"],
         _ago(now, node["since"]),
         _models(node),
-        f"{node['in_flight']}/{slots}" if slots else "-",
+        work,
         f"{max(temperatures):.0f} °C" if temperatures else "-",
         f"{_ago(now, node['heard_at'])} ago",
     )
@@ -218,22 +236,21 @@ def _models(node: Json) -> str:
     words = [
         model["id"]
         if model["state"] in _WELL or model["state"] == node["state"]
-        else f"{model['id']} ({model['state']})"
+        else f"{model['id']} ({_FAILING if model['state'] == 'quarantined' else model['state']})"
         for model in node["models"][:MODELS_SHOWN]
     ]
     more = len(node["models"]) - len(words)
     return ", ".join(words) + (f" +{more}" if more else "") or "-"
 
 
-def _remark(node: Json) -> str:
-    name = f" ({node['name']})" if node["name"] else ""
-    return printable(f"{node['id']}{name}: {node['reason']}. {node['next_action']}".rstrip())
+def _remarks(nodes: list[Json]) -> list[str]:
+    """What is the matter, and what to do; what holds for several nodes is said once."""
+    alike: dict[str, list[str]] = {}
+    for node in nodes:
+        name = f"{node['id']} ({node['name']})" if node["name"] else node["id"]
+        alike.setdefault(f"{node['reason']}. {node['next_action']}".rstrip(), []).append(name)
+    return [printable(f"{named(names)}: {remark}") for remark, names in alike.items()]
 
 
 def _ago(now: float, then: float) -> str:
-    """A length of time in its largest unit: `40 s`, `5 min`, `3 h`, `12 d`."""
-    seconds = max(0.0, now - then)
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return lasting(now - then)

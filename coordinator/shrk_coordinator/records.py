@@ -6,6 +6,7 @@ imports another.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +26,11 @@ class Scope(StrEnum):
 
     CALLER = "caller"
     ADMIN = "admin"
+
+
+def pseudonym(node_id: str) -> str:
+    """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
+    return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True, slots=True)

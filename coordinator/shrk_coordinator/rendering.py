@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from shrk_coordinator.accounts.keys import MintedKey
 from shrk_coordinator.admin import Initialised, Invitations
-from shrk_coordinator.records import ApiKey, JoinToken, Node
+from shrk_coordinator.records import ApiKey, JoinToken, Node, pseudonym
 from shrk_coordinator.text_table import table
 
 _LINK_PORT_DEFAULT_HOST = "HOST"
@@ -172,6 +172,7 @@ def nodes_json(nodes: Sequence[Node]) -> Json:
         "nodes": [
             {
                 "id": n.id,
+                "node": pseudonym(n.id),
                 "owner": n.owner_name,
                 "visibility": n.visibility.value,
                 "labels": dict(n.labels),
@@ -188,9 +189,11 @@ def nodes_text(nodes: Sequence[Node], option: str) -> str:
     """One line a node."""
     if not nodes:
         return f"No node has enrolled yet. Invite one: shrk coordinator tokens create --owner NAME{option}"
-    rows = [(n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at)) for n in nodes]
+    rows = [
+        (pseudonym(n.id), n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at)) for n in nodes
+    ]
     head = "Enrolled nodes, whether they run now or not (shrk coordinator nodes shows how they are now):\n"
-    return head + table(("ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
+    return head + table(("NODE", "ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
 
 
 def _token_id(token: JoinToken) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from shrk_coordinator.app import pseudonym
+from shrk_coordinator.records import pseudonym
 from support.network import Network, a_network, events_of, until
 
 

@@ -79,8 +79,8 @@ def from_refusal(effect: do.RefuseRequest) -> ApiError:
             return model_not_found(model, nearest)
         case do.WrongEndpoint(model, asked, served):
             return endpoint_not_served(model, asked, served)
-        case do.NoNode(model, counts, retry_after):
-            return no_node_available(model, counts, retry_after)
+        case do.NoNode(model, counts, retry_after, loads_in, loading):
+            return no_node_available(model, counts, retry_after, loads_in, loading=loading)
         case do.Poisoned(model, seconds):
             return request_poisoned(model, seconds)
         case _:

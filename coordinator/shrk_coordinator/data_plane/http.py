@@ -165,6 +165,7 @@ class CallersHttp:
             self._add(app, "GET", f"{prefix}/models", self._models)
             self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
             self._add(app, "GET", f"{prefix}/nodes", self._nodes)
+            self._add(app, "GET", f"{prefix}/nodes/", self._nodes)
             self._add(app, "GET", f"{prefix}/nodes/{{id}}", self._node)
             self._add(app, "GET", f"{prefix}/requests/{{id}}", self._request)
             self._add(app, "GET", f"{prefix}/generations/{{id}}", self._request)
@@ -344,14 +345,15 @@ class CallersHttp:
 
     async def _models(self, turn: Turn) -> web.StreamResponse:
         await authenticated(turn.request, self._authenticate)
-        return _json(models.listing(self._state, self._started_unix), turn)
+        return _json(models.listing(self._state, self._started_unix, self._requests.now(), self._node_name), turn)
 
     async def _model(self, turn: Turn) -> web.StreamResponse:
         await authenticated(turn.request, self._authenticate)
         model = turn.request.match_info["model"]
         if not self._roster.knows(model):
             raise model_not_found(model, self._roster.nearest(model))
-        return _json(models.entry(self._state, model, self._started_unix), turn)
+        now = self._requests.now()
+        return _json(models.entry(self._state, model, self._started_unix, now, self._node_name), turn)
 
     async def _nodes(self, turn: Turn) -> web.StreamResponse:
         key = await authenticated(turn.request, self._authenticate)

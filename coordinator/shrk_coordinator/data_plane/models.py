@@ -5,15 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from shrk_coordinator.state.census import effective_n, is_degraded
+from shrk_coordinator.state.census import RedundancyState, effective_n, redundancy_state, wanted_n
 from shrk_coordinator.state.coordinator import CoordinatorState
+from shrk_coordinator.state.shortage import why_short
+from shrk_coordinator.streams import NodeNames
 
 
-def entry(state: CoordinatorState, model: str, created: int) -> dict[str, Any]:
-    """One model: what it is called, and what stands behind it now. `created` in unix seconds."""
+def entry(state: CoordinatorState, model: str, created: int, now: float, node_name: NodeNames) -> dict[str, Any]:
+    """One model: what it is called, and what stands behind it `now` (monotonic). `created` in unix seconds."""
     offers = [offer for _, offer in state.roster.offers(model)]
-    replicas = effective_n(state.roster, model)
+    replicas = effective_n(state.roster, model, now)
     wanted = state.assigning.redundancy(model)
+    redundancy = redundancy_state(replicas, wanted)
+    why = "" if redundancy is RedundancyState.OK else why_short(state.roster, state.assigning, model, now, node_name)
     context = max((offer.engine.context_tokens for offer in offers), default=0)
     return {
         "id": model,
@@ -30,8 +34,9 @@ def entry(state: CoordinatorState, model: str, created: int) -> dict[str, Any]:
             "nodes": len(offers),
             # Owners, else networks, else hosts of which a node can be asked now: what is lost at once counts once.
             "effective_n": replicas,
-            "redundancy": "degraded" if is_degraded(replicas) else "ok",
-            "redundancy_reason": wanted.reason if wanted and is_degraded(replicas) else "",
+            "wanted_n": wanted_n(wanted),
+            "redundancy": redundancy,
+            "redundancy_reason": why,
             "waiting": len(state.attempts.waiting.of(model)),
             "slots": sum(offer.engine.slots for offer in offers),
             "in_flight": sum(offer.in_flight for offer in offers),
@@ -41,9 +46,9 @@ def entry(state: CoordinatorState, model: str, created: int) -> dict[str, Any]:
     }
 
 
-def listing(state: CoordinatorState, created: int) -> dict[str, Any]:
+def listing(state: CoordinatorState, created: int, now: float, node_name: NodeNames) -> dict[str, Any]:
     """All models that nodes have offered, those without a node at the moment included."""
-    entries = [entry(state, model, created) for model in state.roster.models()]
+    entries = [entry(state, model, created, now, node_name) for model in state.roster.models()]
     return {
         "object": "list",
         "data": entries,

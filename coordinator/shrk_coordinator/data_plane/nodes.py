@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from shrk_contract.terms import Device, EngineReport, Pin, Report, State
-from shrk_coordinator.errors import invalid_value, model_not_found, node_not_found
+from shrk_contract.terms import SERVING, Device, EngineReport, Pin, Report, State
+from shrk_coordinator.errors import invalid_value, model_not_found, node_not_found, unknown_parameter
 from shrk_coordinator.records import ApiKey, Scope
 from shrk_coordinator.state.coordinator import CoordinatorState
 from shrk_coordinator.state.placement import Wish, why_not
@@ -26,6 +26,8 @@ from shrk_coordinator.streams import NodeNames
 #: Nodes in one answer: about 2 KB each for an admin, and the most together 30 ms of everybody's time.
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 500
+#: What a list can be asked for with.
+PARAMETERS = ("model", "state", "limit", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Moment:
 def listing(
     state: CoordinatorState, query: Mapping[str, str], key: ApiKey, moment: Moment, node_name: NodeNames
 ) -> dict[str, Any]:
-    """One page of nodes, by id. `query`: `model`, `state`, `limit`, `after`. Raises ApiError."""
+    """One page of nodes, by id. `query`: of PARAMETERS, each once. Raises ApiError."""
+    _check_parameters([name for name, _ in query.items()])
     wanted = _wanted_state(query.get("state"))
     model = query.get("model")
     if model is not None and not state.roster.knows(model):
@@ -76,6 +79,15 @@ def one(state: CoordinatorState, name: str, key: ApiKey, moment: Moment, node_na
     raise node_not_found(name)
 
 
+def _check_parameters(names: Sequence[str]) -> None:
+    """Whether each is known, and told once. Raises ApiError."""
+    for name in names:
+        if name not in PARAMETERS:
+            raise unknown_parameter(name, PARAMETERS)
+        if names.count(name) > 1:
+            raise invalid_value(name, "told once")
+
+
 def _wanted_state(text: str | None) -> State | None:
     if text is None:
         return None
@@ -100,10 +112,19 @@ def _has(node: Node, model: str) -> bool:
 
 
 def _models(node: Node) -> list[tuple[str, State]]:
-    """What a node can serve, each in which state; of one that is away, what it served last."""
+    """What a node can serve, each in which state; of one that is away, what it served last.
+
+    A model at which requests fail is quarantined, whatever its node says of it.
+    """
     if node.link is None:
         return [(model, State.OFFLINE) for model in sorted(node.lost_models)]
-    return [(engine.model, engine.status.state) for engine in node.report.engines] if node.report else []
+    return [(engine.model, _state(node, engine)) for engine in node.report.engines] if node.report else []
+
+
+def _state(node: Node, engine: EngineReport) -> State:
+    offer, state = node.offers.get(engine.model), engine.status.state
+    fails = offer is not None and not offer.standing.breaker.closed
+    return State.QUARANTINED if fails and state in SERVING else state
 
 
 def _document(state: CoordinatorState, name: str, node: Node, key: ApiKey, moment: Moment) -> dict[str, Any]:
@@ -120,6 +141,8 @@ def _document(state: CoordinatorState, name: str, node: Node, key: ApiKey, momen
 
 def _for_admins(state: CoordinatorState, node: Node, moment: Moment) -> dict[str, Any]:
     verdict = judge(state.roster, node, moment.now)
+    in_flight = state.attempts.by_engine(node.link)
+    assigned = state.assigning.assigned(node.node_id)
     report = node.report
     return {
         "node_id": node.node_id,
@@ -131,7 +154,7 @@ def _for_admins(state: CoordinatorState, node: Node, moment: Moment) -> dict[str
         "next_action": verdict.next_action,
         "linked_at": moment.of(node.linked_at) if node.link is not None else None,
         "heard_at": moment.of(node.heard_at),
-        "in_flight": sum(offer.in_flight for offer in node.offers.values()),
+        "in_flight": in_flight.total(),
         "checks": [
             {
                 "check": check.name,
@@ -146,7 +169,11 @@ def _for_admins(state: CoordinatorState, node: Node, moment: Moment) -> dict[str
         "devices": [{name: getattr(device, name) for name in Device.__slots__} for device in report.devices]
         if report
         else [],
-        "engines": [_engine(state, node, engine, moment) for engine in report.engines] if report else [],
+        "engines": [
+            # Whether it should be loaded there.
+            {**_engine(state, node, engine, in_flight[engine.id], moment), "assigned": engine.model in assigned}
+            for engine in (report.engines if report else ())
+        ],
     }
 
 
@@ -158,10 +185,15 @@ def _terms(report: Report) -> dict[str, Any]:
         "time_zone": terms.time_zone[:TEXT_LENGTH_MAX],
         "models": list(terms.models),
         "closes_in_seconds": terms.closes_in_seconds,
+        # For models, all together; None: no bound is told.
+        "memory_bytes": terms.memory_bytes or None,
+        "scales_to_zero": terms.scales_to_zero,
     }
 
 
-def _engine(state: CoordinatorState, node: Node, engine: EngineReport, moment: Moment) -> dict[str, Any]:
+def _engine(
+    state: CoordinatorState, node: Node, engine: EngineReport, in_flight: int, moment: Moment
+) -> dict[str, Any]:
     status = engine.status
     offer = node.offers.get(engine.model)
     offered = offer is not None and offer.engine.id == engine.id
@@ -179,9 +211,11 @@ def _engine(state: CoordinatorState, node: Node, engine: EngineReport, moment: M
         "running": engine.running,
         "waiting": engine.waiting,
         "context": engine.context_tokens,
+        "memory_bytes": engine.memory_bytes or None,
+        "why_not_assigned": state.assigning.why_not_there(moment.now, engine.model, node.node_id) or None,
         "endpoints": sorted(engine.endpoints),
         "pin": {name: text for name in Pin.__slots__ if (text := getattr(engine.pin, name))},
-        "in_flight": offer.in_flight if offer is not None and offered else 0,
+        "in_flight": in_flight,
         "why_not": _why_not(node, offer, moment) if offer is not None and offered else status.state,
         "breaker": _breaker(offer, moment) if offer is not None else None,
         "speed": _speed(state, offer, moment) if offer is not None else None,
@@ -198,12 +232,14 @@ def _why_not(node: Node, offer: Offer, moment: Moment) -> str | None:
 
 
 def _breaker(offer: Offer, moment: Moment) -> dict[str, Any]:
-    breaker = offer.standing.breaker
+    breaker, failure = offer.standing.breaker, offer.standing.last_failure
     return {
         "state": breaker_state(breaker, moment.now),
         "failures": breaker.failures,
         "stalled": breaker.stalled,
+        "opened_at": None if breaker.closed else moment.of(breaker.opened_at),
         "open_until": None if breaker.closed else moment.of(breaker.open_until),
+        "last_failure": {"code": failure.code, "message": failure.message} if failure is not None else None,
     }
 
 

@@ -8,17 +8,23 @@ from collections.abc import Mapping, Sequence
 from shrk_contract.terms import SERVING, EngineReport, State
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.state.replicas.facts import Condition, EngineFacts, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import (
+    LOAD_SECONDS,
+    Condition,
+    EngineFacts,
+    ModelFacts,
+    NodeFacts,
+    Redundancy,
+)
+from shrk_coordinator.state.replicas.reasons import NodeName
 from shrk_coordinator.state.replicas.reconciler import Reconciler
 from shrk_coordinator.state.roster import COMING, Node, Roster
 from shrk_coordinator.state.waiting import Waiting
 
 #: A node that tells no bound has room for all that its owner allows.
 UNBOUNDED_BYTES = 1 << 62
-#: What one node may make of how long a load takes: nobody else's is cut short or waited for because of it.
-LOAD_SECONDS_MIN, LOAD_SECONDS_MAX = 30.0, 3_600.0
-#: Of the newest load in the running mean of how long one takes.
-WEIGHT = 0.3
+#: Loading takes so long for the reconciler, however quick it was: who is a little late is not given up.
+LOAD_SECONDS_MIN = 30.0
 
 
 class Assigning:
@@ -33,8 +39,6 @@ class Assigning:
         #: Since when each engine is as it is.
         self._conditions: dict[NodeId, dict[str, tuple[Condition, float]]] = {}
         self._first_seen: dict[str, float] = {}
-        #: How long loading each model took, as a running mean.
-        self._load_seconds: dict[str, float] = {}
 
     def changed(self, now: float, node: Node) -> None:
         """A node's link opened or closed, it reported, or it drains."""
@@ -48,7 +52,6 @@ class Assigning:
             return []
         for model in self._roster.forgotten():
             self._reconciler.retire(model)
-            self._load_seconds.pop(model, None)
             self._first_seen.pop(model, None)
         for model in self._roster.models():
             self._reconciler.model(now, self._model_facts(now, model))
@@ -64,6 +67,14 @@ class Assigning:
     def redundancy(self, model: str) -> Redundancy | None:
         """How many losses a model stands; None where nobody has named it."""
         return self._reconciler.redundancy(model) if self._reconciler else None
+
+    def why_short(self, now: float, model: str, name: NodeName) -> str:
+        """What keeps a model from having the replicas that it should; empty where nothing does, or nobody knows."""
+        return self._reconciler.why_short(now, model, name) if self._reconciler else ""
+
+    def why_not_there(self, now: float, model: str, node_id: NodeId) -> str:
+        """Why a node should not have a model loaded; empty where it should, or nobody knows."""
+        return self._reconciler.why_not_there(now, model, node_id) if self._reconciler else ""
 
     def assigned(self, node_id: NodeId) -> Sequence[str]:
         """What a node should have loaded."""
@@ -92,7 +103,7 @@ class Assigning:
             linked=node.link is not None and report is not None,
             since=node.lost_at if node.link is None else node.linked_at,
             memory=(terms.memory_bytes if terms else 0) or UNBOUNDED_BYTES,
-            engines={model: _engine_facts(engine, *conditions[model]) for model, engine in engines.items()},
+            engines={model: _engine_facts(node, engine, *conditions[model]) for model, engine in engines.items()},
             allowed=frozenset(terms.models if terms else ()),
             closes_at=node.closes_at,
             margin=node.margin,
@@ -107,28 +118,18 @@ class Assigning:
         """How an engine is, and since when."""
         condition = Condition.FAILED if engine.model in node.refused else _condition(node, engine)
         was, since = before.get(engine.model, (Condition.ABSENT, now))
-        if condition is was:
-            return was, since
-        if (was, condition) == (Condition.LOADING, Condition.SERVING):
-            self._learn_load(engine.model, now - since)
-        return condition, now
-
-    def _learn_load(self, model: str, seconds: float) -> None:
-        seconds = min(max(seconds, LOAD_SECONDS_MIN), LOAD_SECONDS_MAX)
-        known = self._load_seconds.get(model)
-        self._load_seconds[model] = seconds if known is None else known + WEIGHT * (seconds - known)
+        return (was, since) if condition is was else (condition, now)
 
     def _model_facts(self, now: float, model: str) -> ModelFacts:
         served = self._roster.served(model)
         assert served is not None, "it is one of the roster's models"
-        loads = {"load_seconds": self._load_seconds[model]} if model in self._load_seconds else {}
         return ModelFacts(
             model=model,
             # Its first sight counts as a request: nobody loads a model for nothing.
             asked_at=self._first_seen.setdefault(model, now) if served.asked_at is None else served.asked_at,
             under_way=sum(offer.in_flight for offer in served.offers.values()),
             waiting=self._waiting.new(model),
-            **loads,
+            load_seconds=max(LOAD_SECONDS_MIN, LOAD_SECONDS if served.load_seconds is None else served.load_seconds),
         )
 
 
@@ -141,10 +142,11 @@ def _condition(node: Node, engine: EngineReport) -> Condition:
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT
 
 
-def _engine_facts(engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
+def _engine_facts(node: Node, engine: EngineReport, condition: Condition, since: float) -> EngineFacts:
     return EngineFacts(
         size=engine.memory_bytes,
         condition=condition,
         since=since,
         failed_until=math.inf if engine.status.state is State.INCOMPATIBLE else 0.0,
+        reason=node.refused.get(engine.model, engine.status.reason),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from shrk_contract.terms import ResumeMethod
 from shrk_coordinator.state.events import LinkId, RequestId, StreamId
 from shrk_coordinator.state.request import ACCEPT_SECONDS_MAX, Attempt, Phase, Request
@@ -88,6 +90,11 @@ class Attempts:
     def on_link(self, link: LinkId) -> list[Attempt]:
         """Attempts under way on one link, oldest first."""
         return [self.by_stream[stream] for stream in sorted(self._by_link.get(link, ()))]
+
+    def by_engine(self, link: LinkId | None) -> Counter[str]:
+        """How many attempts are under way on one link, by engine, whatever its node still offers."""
+        streams = self._by_link.get(link, ()) if link is not None else ()
+        return Counter(self.by_stream[stream].life.engine for stream in streams)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Attempts past their own deadline."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 
 from shrk_contract.terms import State
+from shrk_coordinator.state.placement import Reason, takes_nothing
 from shrk_coordinator.state.replicas.demand import REPLICAS_WANTED
 from shrk_coordinator.state.replicas.domains import Level, Tally
-from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.replicas.facts import Redundancy
+from shrk_coordinator.state.roster import Node, Roster
+from shrk_coordinator.state.served import Offer
 from shrk_coordinator.state.verdict import state_of
 from shrk_coordinator.state.waiting import Waiting
 
@@ -18,29 +22,66 @@ LABELS_MAX = 200
 OTHERS = "(others)"
 
 
-def effective_n(roster: Roster, model: str) -> int:
+class RedundancyState(StrEnum):
+    """How a model stands: the same words in the model list, the command and the metrics."""
+
+    OK = "ok"
+    #: It is served, from fewer failure domains than it should be.
+    DEGRADED = "degraded"
+    #: Nobody can answer now.
+    NONE = "none"
+    #: Nobody has asked for so long that it was unloaded; it is loaded again when somebody does.
+    IDLE = "idle"
+
+
+def left_out(node: Node, offer: Offer, now: float) -> Reason | None:
+    """Why a node that serves a model is none of its replicas now; None where it is one."""
+    if reason := takes_nothing(node, now):
+        return reason
+    breaker = offer.standing.breaker
+    if not breaker.closed:
+        return Reason.UNWELL if breaker.stalled else Reason.EJECTED
+    return Reason.UNWELL if node.quiet else None
+
+
+def effective_n(roster: Roster, model: str, now: float) -> int:
     """Failure domains of which at least one node can be asked for the model: what is lost at once counts once.
 
-    Counted are owners, where there are enough of them; else networks, else hosts. Nodes that are stopping, silent, or
-    left alone since requests failed there, do not count.
+    Counted are owners, where there are enough of them; else networks, else hosts. Nodes that are `left_out` do not
+    count.
     """
     tally = Tally(
         (node.owner, node.address, f"{node.address}/{node.name}")
         for node, offer in roster.offers(model)
-        if offer.standing.breaker.closed and not node.draining and not node.quiet
+        if left_out(node, offer, now) is None
     )
     counts = [tally.count(level) for level in Level]
     return next((count for count in counts if count >= REPLICAS_WANTED), max(counts))
 
 
-def is_degraded(replicas: int) -> bool:
-    """Whether a model has fewer independent nodes than it should; it is served all the same."""
-    return replicas < REPLICAS_WANTED
+def wanted_n(redundancy: Redundancy | None) -> int:
+    """How many there should be; `redundancy`: None where nobody has looked at the model yet."""
+    return REPLICAS_WANTED if redundancy is None else redundancy.wanted_n
 
 
-def effective_by_model(roster: Roster) -> Mapping[str, float]:
-    """The same for each model."""
-    return _labelled(roster, ((model, effective_n(roster, model)) for model in roster.models()))
+def redundancy_state(replicas: int, redundancy: Redundancy | None) -> RedundancyState:
+    """How a model with so many independent nodes stands."""
+    if not replicas:
+        return RedundancyState.IDLE if redundancy is not None and redundancy.idle else RedundancyState.NONE
+    return RedundancyState.OK if replicas >= wanted_n(redundancy) else RedundancyState.DEGRADED
+
+
+def effective_by_model(roster: Roster, now: float) -> Mapping[str, float]:
+    """How many independent nodes each model has."""
+    return _labelled(roster, ((model, effective_n(roster, model, now)) for model in roster.models()))
+
+
+def models_by_redundancy(
+    roster: Roster, redundancy: Callable[[str], Redundancy | None], now: float
+) -> Mapping[str, float]:
+    """How many models stand how; all states, so that a count that falls to nothing is told."""
+    counts = Counter(redundancy_state(effective_n(roster, model, now), redundancy(model)) for model in roster.models())
+    return {str(state): counts[state] for state in RedundancyState}
 
 
 def nodes_by_state(roster: Roster) -> Mapping[str, float]:

@@ -162,9 +162,7 @@ class CoordinatorState:
         node = self._linked(event.node_id, event.link)
         if node is None:
             return []
-        node.draining = True
-        node.heard(event.now)
-        node.hand_over_at = event.now + max(0.0, event.seconds - HAND_OVER_SECONDS)
+        self.roster.drain(event.now, node, event.now + max(0.0, event.seconds - HAND_OVER_SECONDS))
         self.assigning.changed(event.now, node)
         return self._hand_over_draining(event.now, node)
 

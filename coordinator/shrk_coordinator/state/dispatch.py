@@ -20,7 +20,7 @@ from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.state.journal import Outcome
 from shrk_coordinator.state.learning import learn_answer, learn_first_token
 from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, why_nowhere
-from shrk_coordinator.state.prospects import retry_after, seconds_until_turn
+from shrk_coordinator.state.prospects import no_node, seconds_until_turn
 from shrk_coordinator.state.request import FINISH_SECONDS_MAX, REQUEST_SECONDS_MAX, Attempt, Phase, Request
 from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
@@ -69,9 +69,8 @@ class Dispatch:
             return [self._refuse_poisoned(now, request)]
         self._retries.request()
         self._hedges.request()
-        if self.attempts.waiting.new(model) and not request.queues:
-            return self._place_last(now, request)
-        return self._place_new(now, request)
+        others_first = self.attempts.waiting.new(model) and not request.queues
+        return self._place_last(now, request) if others_first else self._place_new(now, request)
 
     def _place_last(self, now: float, request: Request) -> list[Effect]:
         """Others came first: it gets a place that none of them may have, or waits behind them."""
@@ -131,8 +130,7 @@ class Dispatch:
         return do.RefuseRequest(request.request_id, why)
 
     def _refuse_for_now(self, now: float, request: Request, nowhere: Nowhere) -> do.RefuseRequest:
-        seconds = retry_after(now, self._roster, self.attempts.waiting, request.model, nowhere)
-        return self._refuse(now, request, do.NoNode(request.model, nowhere.counts, seconds))
+        return self._refuse(now, request, no_node(now, self._roster, self.attempts.waiting, request.model, nowhere))
 
     def _refuse_poisoned(self, now: float, request: Request) -> do.RefuseRequest:
         left = self._suspects.seconds_left(now, request.digest)
@@ -322,7 +320,7 @@ class Dispatch:
         if failure.code == "engine_crashed" and request.digest and attempt.spoke_at is None and not request.delivered:
             self._suspects.blame(now, request.digest, attempt.node_id, attempt.life)
         confirmed = attempt.life if failure.code in CONFIRMED_LOSSES else None
-        return standing.failed(now, confirmed, attempt.begun_at)
+        return standing.failed(now, confirmed, attempt.begun_at, failure)
 
     def _go_on(self, now: float, request: Request, failure: FailureDetail, *, free: bool) -> list[Effect]:
         """Ask the next node, or wait for one, or give the request up with what was last heard. `free`: at no cost to
@@ -378,8 +376,9 @@ class Dispatch:
         attempt = self.attempts.by_stream.get(stream)
         if attempt is None or attempt.phase is not Phase.ANSWERING:
             return []
-        attempt.standing.breaker.stall(now, attempt.begun_at)
-        return self.hand_over(now, attempt, "node_stalled", "no token came for too long")
+        why = FailureDetail(Fault.NODE, "no token came for too long", code="node_stalled")
+        attempt.standing.stalled(now, attempt.begun_at, why)
+        return self.hand_over(now, attempt, why.code, why.message)
 
     def hand_over(self, now: float, attempt: Attempt, code: str, why: str) -> list[Effect]:
         """Move an attempt to another node, if there is one: this one may still finish it."""

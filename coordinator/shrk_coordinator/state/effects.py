@@ -110,6 +110,10 @@ class NoNode:
     counts: tuple[tuple[str, int], ...]
     #: When it is worth another try.
     retry_after_seconds: float = 2.0
+    #: It is loaded nowhere: when it should be; None: where it is loaded, or is not to be.
+    loads_in_seconds: float | None = None
+    #: A node is loading it already.
+    loading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

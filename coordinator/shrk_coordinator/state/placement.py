@@ -100,14 +100,21 @@ class Nowhere:
     counts: tuple[tuple[str, int], ...]
 
 
-def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
-    """The reason this node is not asked, or None where it may be. Kept for the operator (`shrk why`)."""
+def takes_nothing(node: Node, now: float) -> Reason | None:
+    """Why a node gets nothing new, whatever is asked for; None where it may."""
     if node.draining:
         return Reason.DRAINING
-    if node.closes_at is not None and node.closes_at - wish.now < CLOSING_SECONDS:
+    if node.closes_at is not None and node.closes_at - now < CLOSING_SECONDS:
         return Reason.CLOSING
     if node.margin is not None and node.margin < HEAT_MARGIN:
         return Reason.HOT
+    return None
+
+
+def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:
+    """The reason this node is not asked, or None where it may be. Kept for the operator (`shrk why`)."""
+    if reason := takes_nothing(node, wish.now):
+        return reason
     if wish.endpoint not in offer.engine.endpoints:
         return Reason.ENDPOINT
     if offer.life in wish.tried or offer.node_id in wish.spared:

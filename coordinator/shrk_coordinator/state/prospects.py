@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+from shrk_contract.terms import State
+from shrk_coordinator.state import effects as do
 from shrk_coordinator.state.placement import Nowhere, Reason
-from shrk_coordinator.state.roster import Roster
+from shrk_coordinator.state.roster import COMING, Roster
 from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX, Waiting
 
 #: What a caller is told to wait, in seconds, where nothing better is known.
 RETRY_AFTER_SECONDS = 2.0
+#: States of engines that are being loaded, or are as soon as somebody asks.
+_LOADABLE = frozenset({State.PAUSED, *COMING})
 
 
 def seconds_until_turn(roster: Roster, waiting: Waiting, model: str, nowhere: Nowhere) -> float:
@@ -32,3 +36,14 @@ def retry_after(now: float, roster: Roster, waiting: Waiting, model: str, nowher
     if Reason.EJECTED in reasons:
         return max(1, math.ceil(roster.seconds_to_probe(now, model)))
     return math.ceil(RETRY_AFTER_SECONDS)
+
+
+def no_node(now: float, roster: Roster, waiting: Waiting, model: str, nowhere: Nowhere) -> do.NoNode:
+    """Nobody can be asked now. Where nobody has the model loaded, its caller is to come back when somebody should have,
+    and not sooner."""
+    counts, served = nowhere.counts, roster.served(model)
+    seconds = retry_after(now, roster, waiting, model, nowhere)
+    if served is None or served.offers or not dict(counts).keys() & _LOADABLE:
+        return do.NoNode(model, counts, seconds)
+    left = served.seconds_to_load(now)
+    return do.NoNode(model, counts, max(seconds, math.ceil(left)), left, loading=bool(served.loading))

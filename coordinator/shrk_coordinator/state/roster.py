@@ -49,6 +49,7 @@ class Node:
     heard_at: float
     #: It works for someone, and nothing has been heard from it for too long: asked only where nobody else is.
     quiet: bool = False
+    #: It ends what runs and takes nothing new, or did so when its link was closed: its operator stops it.
     draining: bool = False
     #: While draining: from when on what still runs there is moved elsewhere.
     hand_over_at: float = 0.0
@@ -64,7 +65,7 @@ class Node:
     #: The newest assignment that it has answered on this link, and what it would not do, by model.
     assigned_revision: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    #: When its link was lost, and what it offered then.
+    #: When its link was lost, and what it offered then; while it drains, what it offered before.
     lost_at: float = 0.0
     lost_models: frozenset[str] = frozenset()
     #: What people are shown, also while it is away: why its link was lost, since when the present one lives and from
@@ -157,15 +158,32 @@ class Roster:
             self._withdraw(node, model)
         for model, engine in offered.items():
             self._offer(now, node, model, engine)
+        coming = {engine.model for engine in report.engines if engine.status.state in COMING} - offered.keys()
+        for model in node.named & self._models.keys():
+            if model in coming:
+                self._models[model].loads(now, node.node_id)
+            else:
+                self._models[model].loads_no_more(now, node.node_id, serves=model in offered)
+
+    def drain(self, now: float, node: Node, hand_over_at: float) -> None:
+        """A node takes nothing new; what it offered is remembered, since it withdraws that before it goes."""
+        if not node.draining:
+            node.lost_models = frozenset(node.offers)
+        node.draining, node.hand_over_at = True, hand_over_at
+        node.heard(now)
 
     def unlink(self, now: float, node: Node, why: str = "") -> None:
         """The node's link is gone; it offers nothing until it is back."""
         node.link = None
-        node.lost_at, node.lost_models, node.lost_why = now, frozenset(node.offers), why
+        node.lost_at, node.lost_why = now, why
+        if not node.draining:
+            node.lost_models = frozenset(node.offers)
         node.report = None
         node.note(now)
         for model in list(node.offers):
             self._withdraw(node, model)
+        for model in node.named & self._models.keys():
+            self._models[model].loads_no_more(now, node.node_id, serves=False)
 
     def _offer(self, now: float, node: Node, model: str, engine: EngineReport) -> None:
         known = node.offers.get(model)
@@ -208,6 +226,7 @@ class Roster:
             if (served := self._models.get(model)) is not None:
                 served.named_by.discard(node.node_id)
                 served.away.pop(node.node_id, None)
+                served.loading.pop(node.node_id, None)
                 if not served.named_by:
                     del self._models[model]
                     self._forgotten.append(model)
@@ -328,7 +347,7 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
     if model not in node.standings:
         return False  # It never offered it, so that nobody knows how long it will take.
     if node.link is None:
-        return model in node.lost_models and now - node.lost_at < BACK_SECONDS_MAX
+        return not node.draining and model in node.lost_models and now - node.lost_at < BACK_SECONDS_MAX
     if node.report is None:
         return True
     engines = node.report.engines

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shrk_contract.terms import EngineReport
 from shrk_coordinator.state.affinity import Affinity, Ring
 from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
-from shrk_coordinator.state.events import LinkId, NodeId
+from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.replicas.facts import LOAD_SECONDS
 from shrk_coordinator.state.speed import FirstTokens, Speed, Usual
 
 #: One in so many of an engine's slots may be asked for before it is free: what fills it is then on its way already.
@@ -19,10 +20,16 @@ AHEAD = 8
 #: A node that says that it is busy is left alone for so long, and that many times as long if it keeps saying so.
 BUSY_SECONDS = 1.0
 REJECTIONS_MAX = 5
+#: Of what a node says when a request fails there: a line in a table.
+FAILURE_LENGTH_MAX = 200
 #: More than this no agent's own settings allow; what a node claims beyond it is not believed.
 SLOTS_MAX = 1_024
 #: Of the newest answer in the running mean of how long one takes.
 WEIGHT = 0.1
+#: What one node may make of how long a load takes: nobody else's is cut short or waited for because of it.
+LOAD_SECONDS_MAX = 3_600.0
+#: Of the newest load in the running mean of how long one takes.
+LOAD_WEIGHT = 0.3
 
 
 @dataclass(slots=True)
@@ -31,7 +38,8 @@ class Standing:
 
     breaker: Breaker = field(default_factory=Breaker)
     speed: Speed = field(default_factory=Speed)
-
+    #: What failed there last, until a token comes; its message cut short.
+    last_failure: FailureDetail | None = None
     #: Its node has said that it takes nothing more; until then it is not asked.
     busy_until: float = 0.0
     _rejections: int = 0
@@ -41,10 +49,27 @@ class Standing:
         if not self.breaker.closed:
             self.speed = Speed()
         self.breaker.spoke()
+        self.last_failure = None
         self._rejections = 0
 
-    def failed(self, now: float, lost: EngineLife | None = None, begun_at: float | None = None) -> bool:
+    def stalled(self, now: float, begun_at: float, why: FailureDetail) -> None:
+        """A stream stalled there, sent at `begun_at`."""
+        self.breaker.stall(now, begun_at)
+        self._remember(why)
+
+    def _remember(self, why: FailureDetail) -> None:
+        self.last_failure = replace(why, message=why.message[:FAILURE_LENGTH_MAX])
+
+    def failed(
+        self,
+        now: float,
+        lost: EngineLife | None = None,
+        begun_at: float | None = None,
+        why: FailureDetail | None = None,
+    ) -> bool:
         """A request failed there, sent at `begun_at`; `lost`: with the engine itself, if it is so. True where it is."""
+        if why is not None:
+            self._remember(why)
         gone = self.breaker.failed(now, lost, begun_at)
         if not gone:
             self.speed.failed(now)
@@ -125,6 +150,8 @@ class Served:
         "away",
         "first_tokens",
         "full_at",
+        "load_seconds",
+        "loading",
         "named_by",
         "offers",
         "usual",
@@ -138,6 +165,9 @@ class Served:
         self.named_by: set[NodeId] = set()
         self.usual = Usual()
         self.first_tokens = FirstTokens()
+        #: How long loading it takes, as a running mean; and the nodes that load it now, since when.
+        self.load_seconds: float | None = None
+        self.loading: dict[NodeId, float] = {}
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None
         #: When a place was last looked for in vain, since all were taken.
@@ -184,6 +214,23 @@ class Served:
         """A node that has named it does not offer it now; of all those this is the newest."""
         self.away.pop(node_id, None)
         self.away[node_id] = None
+
+    def loads(self, now: float, node_id: NodeId) -> None:
+        """A node is loading it."""
+        self.loading.setdefault(node_id, now)
+
+    def loads_no_more(self, now: float, node_id: NodeId, *, serves: bool) -> None:
+        """A node is not loading it, or not any more; `serves`: it has loaded it."""
+        began = self.loading.pop(node_id, None)
+        if began is not None and serves:
+            seconds = min(now - began, LOAD_SECONDS_MAX)
+            known = self.load_seconds
+            self.load_seconds = seconds if known is None else known + LOAD_WEIGHT * (seconds - known)
+
+    def seconds_to_load(self, now: float) -> float:
+        """Until the first node that loads it should serve it; where none does, until one would that began now."""
+        began = min(self.loading.values(), default=now)
+        return max(0.0, began + (LOAD_SECONDS if self.load_seconds is None else self.load_seconds) - now)
 
     def some(self, count: int, dice: Dice) -> Iterator[Offer]:
         """All offers where there are no more than `count`, else so many of them, drawn."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from shrk_contract.terms import REPORT_INTERVAL_SECONDS, SERVING, EngineReport, Report, State
 from shrk_coordinator.state.breaker import Breaker
+from shrk_coordinator.state.phrases import lasting
 from shrk_coordinator.state.placement import HEAT_MARGIN, Reason
 from shrk_coordinator.state.roster import BACK_SECONDS_MAX, Node, Roster
 from shrk_coordinator.state.served import Offer
@@ -89,25 +90,30 @@ _NEXT: Mapping[State, str] = {
     State.COOLING: "It takes work again once it is cooler. If that happens often: more air, or a higher temp_max.",
     State.PAUSED: "Its owner can name models for it to serve, or end the pause.",
     State.OFF_SCHEDULE: "It serves again in the hours that its owner allows.",
-    State.DRAINING: "It ends what runs. Start the agent again when it should serve.",
+    State.DRAINING: "Start the agent again when it should serve.",
     State.QUARANTINED: "One request at a time is tried there, and a token makes it well. If it stays so, read the "
     "engine's log on that machine.",
     State.INCOMPATIBLE: "Mend the model's source or take it off the node's models, then restart its agent.",
     State.UNREACHABLE: "It may come back by itself. If not, look at that machine's network and load.",
     State.OFFLINE: "Start the agent on that machine, and see that it reaches the coordinator's link port.",
 }
-#: Which check explains a state; the others are explained by what became of the models.
-_EXPLAINED_BY: Mapping[State, CheckName] = {
-    State.OFFLINE: CheckName.CONNECTED,
-    State.UNREACHABLE: CheckName.HEARD,
-    State.STARTING: CheckName.REPORTED,
-    State.DRAINING: CheckName.TAKES_WORK,
-    State.OFF_SCHEDULE: CheckName.HOURS,
-    State.PAUSED: CheckName.HOURS,
-    State.COOLING: CheckName.TEMPERATURE,
-    State.QUARANTINED: CheckName.TRUSTED,
-    State.BUSY: CheckName.ROOM,
+#: What is worth telling of a node that serves: what loses answers goes before what is not served.
+_OF_SERVING = (CheckName.HEARD, CheckName.TRUSTED, CheckName.TEMPERATURE)
+#: Which checks explain a state, the first that failed; the others are explained by what became of the models.
+_EXPLAINED_BY: Mapping[State, tuple[CheckName, ...]] = {
+    State.OFFLINE: (CheckName.CONNECTED,),
+    State.UNREACHABLE: (CheckName.HEARD,),
+    State.STARTING: (CheckName.REPORTED,),
+    State.DRAINING: (CheckName.TAKES_WORK,),
+    State.OFF_SCHEDULE: (CheckName.HOURS,),
+    State.PAUSED: (CheckName.HOURS,),
+    State.COOLING: (CheckName.TEMPERATURE,),
+    State.QUARANTINED: (CheckName.TRUSTED,),
+    State.ONLINE: _OF_SERVING,
+    State.BUSY: (*_OF_SERVING, CheckName.ROOM),
 }
+#: States of an engine that is not to be loaded now, or not any more: where others serve, nothing is wrong.
+_PUT_AWAY = frozenset({State.PAUSED, State.DRAINING})
 
 
 def state_of(node: Node) -> State:
@@ -145,9 +151,9 @@ def judge(roster: Roster, node: Node, now: float) -> Verdict:
     """The whole verdict. `now`: monotonic seconds."""
     state = state_of(node)
     checks = tuple(_checks(roster, node, now))
-    failed = [check for check in checks if not check.passed and check.name is not CheckName.DEMAND]
-    telling = _EXPLAINED_BY.get(state, CheckName.MODELS)
-    why = next((check for check in failed if check.name is telling), failed[0] if failed else None)
+    failed = {check.name: check for check in checks if not check.passed and check.name is not CheckName.DEMAND}
+    telling = (*_EXPLAINED_BY.get(state, ()), CheckName.MODELS, *failed)
+    why = next((failed[name] for name in telling if name in failed), None)
     return Verdict(
         state,
         why.reason if why else "",
@@ -181,6 +187,9 @@ def _checks(roster: Roster, node: Node, now: float) -> Iterator[Check]:
 def _connected(node: Node, now: float) -> Check:
     if node.link is not None:
         return Check(CheckName.CONNECTED, True)
+    if node.draining:
+        stopped = "it was stopped by its operator"
+        return Check(CheckName.CONNECTED, False, stopped, State.OFFLINE, _NEXT[State.DRAINING])
     why = f"its link was lost: {_short(node.lost_why)}" if node.lost_why else "its link was lost"
     soon = now - node.lost_at < BACK_SECONDS_MAX
     remedy = "Wait a few seconds: agents dial again by themselves." if soon else _NEXT[State.OFFLINE]
@@ -237,6 +246,8 @@ def _models(node: Node, report: Report) -> Check:
         plain = "it has no model to serve"
         return Check(CheckName.MODELS, False, plain, State.PAUSED, _NEXT[State.PAUSED])
     missing = [engine for engine in report.engines if engine.model not in node.offers]
+    if node.offers:
+        missing = [engine for engine in missing if engine.status.state not in _PUT_AWAY]
     if not missing:
         return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))}")
     first = missing[0].status
@@ -255,11 +266,20 @@ def _trusted(node: Node, now: float) -> Check:
 
 
 def _distrusted(offer: Offer, now: float) -> str:
-    breaker = offer.standing.breaker
-    what = "an answer stalled" if breaker.stalled else f"requests failed ({breaker.failures} in a row)"
-    left = breaker.open_until - now
-    then = f"one is tried in {left:.0f} s" if left > 0 else "one at a time is tried now"
-    return f"'{offer.engine.model}': {what}; {then}"
+    breaker, failure = offer.standing.breaker, offer.standing.last_failure
+    since = lasting(now - breaker.opened_at)
+    last = f", the last with {_short(failure.code or 'error')}: {_short(failure.message)}" if failure else ""
+    what = f"requests have failed for {since} ({breaker.failures} in a row{last})"
+    if breaker.stalled:
+        what = f"an answer stalled {since} ago"
+    return f"'{offer.engine.model}': {what}; it {retried(breaker, now)}"
+
+
+def retried(breaker: Breaker, now: float) -> str:
+    """When what failed there is tried again, said of the node."""
+    if (left := breaker.open_until - now) > 0:
+        return f"is tried again in {lasting(left)}"
+    return "waits for a request to show that it is well" if breaker.allows(now) else "is tried with one request now"
 
 
 def _room(node: Node) -> Check:

@@ -17,6 +17,8 @@ from shrk_contract.settings import load
 from shrk_coordinator.accounts.keys import parse
 from shrk_coordinator.admin import Administration
 from shrk_coordinator.cli import app
+from shrk_coordinator.records import Node, Visibility, pseudonym
+from shrk_coordinator.rendering import nodes_json, nodes_text
 from shrk_coordinator.settings import Address, CoordinatorSettings
 
 
@@ -254,3 +256,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert str(tmp_path / "file") in result.stderr
     assert "--state-dir" in result.stderr
+
+
+def test_an_enrolled_node_is_listed_under_both_of_its_names() -> None:
+    node = Node("node_1", "o", "ann", Visibility.PUBLIC, "attic", "0.1", b"", created_at=0)
+    [told] = nodes_json([node])["nodes"]  # type: ignore[misc]  # Json holds anything
+    assert (told["id"], told["node"]) == ("node_1", pseudonym("node_1"))
+    head, row = nodes_text([node], "").splitlines()[1:]
+    assert (head.split()[:2], row.split()[:2]) == (["NODE", "ID"], [pseudonym("node_1"), "node_1"])

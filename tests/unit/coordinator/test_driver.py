@@ -149,3 +149,14 @@ async def test_an_attempt_whose_request_left_meanwhile_is_not_begun() -> None:
     assert (leaving.begun, staying.begun) == (1, 2)
     assert links.cancelled.get_nowait()[1] == "the caller left"
     assert leaving_id not in driver.state.attempts.requests
+
+
+def test_each_assignment_that_is_sent_is_logged_once() -> None:
+    driver = Driver(Metrics())
+    driver.connect(PlayedLinks())
+    link_node(driver.state, "a", "m", "n", now=driver.now())
+    with capture_logs() as logs:
+        driver.post(seen.Reconcile(driver.now()))
+        driver.post(seen.Reconcile(driver.now()))
+    [line] = [line for line in logs if line["event"] == "models assigned"]
+    assert (line["node"], line["models"], line["log_level"]) == ("a", ["m", "n"], "info")

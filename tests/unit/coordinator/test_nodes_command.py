@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from shrk_contract.terms import State
 from shrk_contract.trouble import Trouble
 from shrk_coordinator import nodes_command
 from shrk_coordinator.cli import app
@@ -90,6 +91,88 @@ async def test_the_watch_goes_on_over_a_restart_of_the_coordinator() -> None:
         await follow(fetch, shown.append, said.append, seconds=0.0)
     assert shown == [first, second]
     assert said == ["it is gone\nTrying again."]
+
+
+def test_a_model_that_nobody_serves_is_told_from_one_that_is_degraded_and_one_that_is_idle() -> None:
+    def about(model: str, redundancy: str, count: int, why: str) -> dict[str, Any]:
+        shrk = {"redundancy": redundancy, "redundancy_reason": why, "effective_n": count, "wanted_n": 3}
+        return {"id": model, "shrk": shrk}
+
+    models = [
+        about("well", "ok", 3, ""),
+        about("short", "degraded", 2, "1 of 3 is loading"),
+        about("gone", "none", 0, "1 of 3 was lost 4 s ago and may be back"),
+        about("rare", "idle", 0, "idle: loaded again when somebody asks"),
+    ]
+    shown = text(Seen([an_admins("n")], models), 1.0, {})
+    assert shown.splitlines()[-3:] == [
+        "short: redundancy is degraded, 2 of 3 replicas that fail apart: 1 of 3 is loading",
+        "gone: nobody can answer now, 0 of 3 replicas that fail apart: 1 of 3 was lost 4 s ago and may be back",
+        "rare: idle: loaded again when somebody asks",
+    ]
+
+
+def an_admins(node: str, /, **told: Any) -> dict[str, Any]:
+    """What an admin is told of one node."""
+    return {
+        "id": node,
+        "node_id": node,
+        "name": "",
+        "owner": "o",
+        "state": "online",
+        "since": 0.0,
+        "heard_at": 0.0,
+        "models": [],
+        "engines": [],
+        "devices": [],
+        "in_flight": 0,
+        "reason": "",
+        "next_action": "",
+        **told,
+    }
+
+
+def test_what_holds_for_several_nodes_is_said_once() -> None:
+    loads = {"reason": "'m' is loading", "next_action": "Wait."}
+    nodes = [an_admins("a", name="attic", **loads), an_admins("b"), an_admins("c", **loads)]
+    assert text(Seen(nodes, []), 1.0, {}).splitlines()[-1] == "a (attic), c: 'm' is loading. Wait."
+
+
+def test_work_is_counted_against_the_slots_of_engines_that_serve() -> None:
+    put_away, serving = {"slots": 32, "state": "paused"}, {"slots": 8, "state": "online"}
+    nodes = [
+        an_admins("a", engines=[put_away, serving], in_flight=3),
+        an_admins("b", engines=[put_away]),
+        an_admins("c", state="draining", engines=[{"slots": 32, "state": "draining"}], in_flight=1),
+    ]
+    rows = text(Seen(nodes, []), 1.0, {}).splitlines()[3:6]
+    assert [row.split()[7] for row in rows] == ["3/8", "-", "1"]
+
+
+def test_a_model_at_which_requests_fail_is_shown_as_failing() -> None:
+    models = [{"id": "m", "state": "quarantined"}, {"id": "n", "state": "online"}]
+    assert "m (failing), n" in text(Seen([an_admins("a", models=models)], []), 1.0, {})
+
+
+def test_where_none_is_as_wanted_the_others_are_counted() -> None:
+    assert text(Seen([], [], 3), 0.0, {"state": "offline"}) == "No node is offline now (3 others)."
+    wanted = {"model": "m", "state": "busy"}
+    assert text(Seen([], [], 1), 0.0, wanted) == "No node that has m is busy now (1 other)."
+
+
+async def test_of_one_model_its_own_nodes_and_redundancy_are_shown_and_no_other() -> None:
+    async with a_front(nodes=("a",), key=ADMIN) as front:
+        link_node(front.driver.state, "b", "beta", now=front.driver.now())
+        url = f"http://127.0.0.1:{front.port}/v1"
+        told = await ask(url, "key", {"model": "m"})
+        assert [model["id"] for model in told.models] == ["m"]
+        none = await ask(url, "key", {"state": "offline"})
+        assert (none.nodes, none.others) == ([], 2)
+
+
+def test_the_help_lists_the_states() -> None:
+    shown = "".join(CliRunner().invoke(app, ["nodes", "--help"]).stdout.split())
+    assert all(state in shown for state in State)
 
 
 def test_where_no_node_ever_connected_the_next_commands_are_told() -> None:

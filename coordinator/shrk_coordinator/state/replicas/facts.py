@@ -37,8 +37,9 @@ class EngineFacts:
     condition: Condition = Condition.ABSENT
     #: Since when it is in this condition. A failure with another time is another failure.
     since: float = 0.0
-    #: While failed: the node itself does not try again before.
+    #: While failed: the node itself does not try again before; and why, in its own words.
     failed_until: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,23 @@ class Redundancy:
     wanted_n: int
     feasible_n: int
     degraded: bool
-    #: Why it is degraded; empty where it is not.
-    reason: str
+    #: Nobody asks, and it need not be loaded anywhere: it is loaded again when somebody does.
+    idle: bool
     #: What a domain is here: owner, network or host.
     domain: str
     #: Replicas that serve and stay, and how many the demand asks for.
     serving: int
     target: int
+
+
+def belongs(facts: NodeFacts) -> tuple[object, ...]:
+    """What makes it a candidate, and of which domains."""
+    sizes = [(model, engine.size) for model, engine in facts.engines.items()]
+    where = facts.owner, facts.network, facts.host
+    return facts.linked, where, facts.allowed, facts.memory, facts.may_scale_to_zero, sizes
+
+
+def shows(facts: NodeFacts) -> tuple[object, ...]:
+    """What something may follow from at once. The rest is seen when its models are looked at anyway."""
+    engines = [(model, engine.condition, engine.since, engine.size) for model, engine in facts.engines.items()]
+    return facts.linked, facts.draining, facts.allowed, facts.memory, facts.revision, facts.owner, engines

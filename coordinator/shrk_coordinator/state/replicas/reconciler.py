@@ -20,8 +20,18 @@ from collections.abc import Iterable
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
-from shrk_coordinator.state.replicas.facts import LOADED, Assignment, Condition, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import (
+    LOADED,
+    Assignment,
+    Condition,
+    ModelFacts,
+    NodeFacts,
+    Redundancy,
+    belongs,
+    shows,
+)
 from shrk_coordinator.state.replicas.places import Place
+from shrk_coordinator.state.replicas.reasons import NodeName, why_not_there, why_short
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
 
 #: A coordinator that has just started knows few of its nodes: until they are back, no model is given a second replica.
@@ -99,9 +109,9 @@ class Reconciler:
             place.take(facts)
             if facts.linked and not old.linked:
                 self._meet(now, place)
-            if _belongs(old) != _belongs(facts):
+            if belongs(old) != belongs(facts):
                 self._reindex(place, old.engines.keys() | facts.engines.keys())
-            if _shows(old) == _shows(facts) and place.hot == was_hot:
+            if shows(old) == shows(facts) and place.hot == was_hot:
                 return
         if facts.linked:
             self._drop_what_cannot_stay(now, place)
@@ -310,7 +320,7 @@ class Reconciler:
             known.surplus_since = now
         elif now - known.surplus_since >= SURPLUS_SECONDS:
             self._drop_one_too_many(now, known, standing)
-        known.redundancy = known.judge(now, standing)
+        known.redundancy = known.judge(standing)
 
     def _let_go(self, now: float, known: Replicas, standing: Standing) -> None:
         """Those that leave or are sick go once they are replaced; what idles may not wait for what cannot be."""
@@ -359,6 +369,16 @@ class Reconciler:
                 self._assign(now, known, standing, place, forced=False)
                 return
 
+    def why_short(self, now: float, model: str, name: NodeName) -> str:
+        """What keeps a model from having what it should have, in words; empty where nothing does."""
+        known = self._models.get(model)
+        return why_short(now, known, self._began + START_SECONDS - now, name) if known else ""
+
+    def why_not_there(self, now: float, model: str, node_id: NodeId) -> str:
+        """Why a node is not to load a model, in words; empty where it is, or either is not known."""
+        known, place = self._models.get(model), self._places.get(node_id)
+        return why_not_there(now, known, place, self._began + START_SECONDS - now) if known and place else ""
+
     # --- what is done ---------------------------------------------------------------------------------
 
     def _assign(self, now: float, known: Replicas, standing: Standing, place: Place, *, forced: bool) -> None:
@@ -377,16 +397,3 @@ class Reconciler:
         if (known := self._models.get(model)) is not None:
             known.places.pop(place.facts.node_id, None)
             self._due[model] = None
-
-
-def _belongs(facts: NodeFacts) -> tuple[object, ...]:
-    """What makes it a candidate, and of which domains."""
-    sizes = [(model, engine.size) for model, engine in facts.engines.items()]
-    where = facts.owner, facts.network, facts.host
-    return facts.linked, where, facts.allowed, facts.memory, facts.may_scale_to_zero, sizes
-
-
-def _shows(facts: NodeFacts) -> tuple[object, ...]:
-    """What something may follow from at once. The rest is seen when its models are looked at anyway."""
-    engines = [(model, engine.condition, engine.since, engine.size) for model, engine in facts.engines.items()]
-    return facts.linked, facts.draining, facts.allowed, facts.memory, facts.revision, facts.owner, engines

@@ -222,37 +222,18 @@ class Replicas:
         """What a node adds."""
         return tally.gain(place.domains)
 
-    def judge(self, now: float, standing: Standing) -> Redundancy:
+    def judge(self, standing: Standing) -> Redundancy:
         """How redundant it is."""
         feasible = standing.tally.count(self.level) if self.short else self.wanted
         level, wanted = self.level, self.wanted
         effective = Tally(place.domains for place in standing.serving).count(level)
-        degraded = effective < wanted
         return Redundancy(
             effective_n=min(effective, max(wanted, self.target)),
             wanted_n=wanted,
             feasible_n=max(effective, min(wanted, feasible)),
-            degraded=degraded,
-            reason=self._why(now, standing) if degraded else "",
+            degraded=effective < wanted,
+            idle=wanted == 0 and bool(self.candidates),
             domain=level.word,
             serving=len(standing.serving),
             target=self.target,
         )
-
-    def _why(self, now: float, standing: Standing) -> str:
-        """What keeps it from having what it should have."""
-        if not (sick := len(standing.sick)):
-            return self._why_no_more(now, standing)
-        left_alone = "1 node, which is" if sick == 1 else f"{sick} nodes, which are"
-        return f"requests fail on {left_alone} left alone but for probes; {self._why_no_more(now, standing)}"
-
-    def _why_no_more(self, now: float, standing: Standing) -> str:
-        if standing.coming:
-            return f"{len(standing.coming)} of {self.wanted} are loading"
-        if self.eligible.nodes < self.wanted:
-            return f"{self.eligible.nodes} nodes may have it and are linked"
-        if self.held(now, standing):
-            return f"no more than {SICK_REPLACED_MAX} such nodes are replaced in an hour"
-        if self.short:
-            return "no other node has room for it, stays, and has not just failed to load it"
-        return f"its replicas share an owner, a network or a host, and no other {self.level.word} has room for it"

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from multidict import MultiDict
 
 from shrk_contract.terms import Device, Pin, State, Terms
 from shrk_coordinator.data_plane.nodes import LIMIT_DEFAULT, LIMIT_MAX, Moment, listing, one
@@ -16,7 +17,7 @@ from shrk_coordinator.records import ApiKey, Scope
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.coordinator import CoordinatorState
 from support.front import a_front
-from support.states import a_report, ask, link_node, new_link
+from support.states import a_report, ask, fail, link_node, new_link, only_start
 
 CALLER = ApiKey(id="c", sha256=b"", name="caller", scope=Scope.CALLER, created_at=0)
 ADMIN = replace(CALLER, id="a", scope=Scope.ADMIN)
@@ -74,7 +75,13 @@ def test_an_admin_sees_the_node_behind_the_pseudonym_and_how_it_is() -> None:
     [engine] = node["engines"]
     assert (engine["model"], engine["slots"], engine["in_flight"], engine["why_not"]) == ("m", 8, 1, None)
     assert engine["pin"] == {"engine": "sim"}
-    assert engine["breaker"] == {"state": "closed", "failures": 0, "stalled": False, "open_until": None}
+    assert (engine["breaker"]["state"], engine["breaker"]["failures"]) == ("closed", 0)
+    assert [engine["breaker"][name] for name in ("stalled", "opened_at", "open_until", "last_failure")] == [
+        False,
+        None,
+        None,
+        None,
+    ]
     assert engine["speed"] == {"expected_seconds": None, "first_token_seconds": None}
     assert set(node) > set(listed(state, CALLER)[0]), "whoever reads the callers' fields finds them here, too"
 
@@ -99,6 +106,70 @@ def test_why_the_next_request_would_not_go_there_is_told_for_each_engine() -> No
     assert (breaker["state"], breaker["stalled"], breaker["open_until"]) == ("open", True, 1_129.0)
     assert engines["out"]["speed"]["first_token_seconds"] == 0.25
     assert (engines["loads"]["breaker"], engines["loads"]["speed"]) == (None, None)
+
+
+def test_a_model_at_which_requests_fail_is_quarantined_with_since_when_and_what_failed() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m", "n", now=90.0)
+    for now in (91.0, 92.0, 93.0):
+        fail(state, only_start(ask(state, now=now)[1]), "engine_error", now=now)
+    [node] = listed(state)
+    assert node["state"] == "online", "it serves the other"
+    assert node["models"] == [{"id": "m", "state": "quarantined"}, {"id": "n", "state": "online"}]
+    assert listed(state, CALLER)[0]["models"] == node["models"]
+    engine = node["engines"][0]
+    assert engine["state"] == "online", "by its node's own word"
+    assert (engine["breaker"]["opened_at"], engine["breaker"]["open_until"]) == (1_093.0, 1_123.0)
+    assert engine["breaker"]["last_failure"] == {"code": "engine_error", "message": "it ended with engine_error"}
+    assert node["reason"] == (
+        "'m': requests have failed for 7 s (3 in a row, the last with engine_error: it ended with engine_error); "
+        "it is tried again in 23 s"
+    )
+
+
+def test_a_node_that_drains_still_shows_the_work_that_it_ends() -> None:
+    state = CoordinatorState()
+    link = link_node(state, "a", "m", now=90.0)
+    ask(state, now=91.0)
+    state.handle(seen.NodeDraining(92.0, "a", link, 30.0))
+    state.handle(seen.NodeReported(92.0, "a", link, a_report("m", state=State.DRAINING)))
+    [node] = listed(state)
+    assert (node["state"], node["in_flight"]) == ("draining", 1)
+    assert node["engines"][0]["in_flight"] == 1
+
+
+def test_a_node_that_was_stopped_is_told_so_and_keeps_the_models_that_it_had() -> None:
+    state = CoordinatorState()
+    link = link_node(state, "a", "m", now=10.0)
+    for _ in range(2):
+        state.handle(seen.NodeDraining(20.0, "a", link, 30.0))
+        state.handle(seen.NodeReported(21.0, "a", link, a_report("m", state=State.DRAINING)))
+    state.handle(seen.LinkClosed(22.0, "a", link, "the node closed it"))
+    [node] = listed(state)
+    assert node["models"] == [{"id": "m", "state": "offline"}]
+    assert (node["state"], node["reason"]) == ("offline", "it was stopped by its operator")
+    assert node["next_action"] == "Start the agent again when it should serve."
+    again = link_node(state, "a", "m", now=30.0)
+    state.handle(seen.LinkClosed(40.0, "a", again, "cut"))
+    assert listed(state)[0]["reason"] == "its link was lost: cut"
+
+
+def test_why_a_model_is_or_is_not_on_a_node_is_told_for_each_engine() -> None:
+    state, gb = CoordinatorState(), 1 << 30
+    for number in range(4):
+        loaded = number < 3
+        report = a_report("m", state=State.ONLINE if loaded else State.PAUSED)
+        engines = tuple(replace(engine, memory_bytes=16 * gb) for engine in report.engines)
+        terms = Terms(memory_bytes=24 * gb, scales_to_zero=not loaded)
+        link = new_link()
+        state.handle(seen.NodeHello(50.0, f"n{number}", link, 1, owner=f"o{number}"))
+        state.handle(seen.NodeReported(50.0, f"n{number}", link, replace(report, engines=engines, terms=terms)))
+    state.handle(seen.Reconcile(100.0))
+    nodes = listed(state)
+    told = [(node["engines"][0]["assigned"], node["engines"][0]["why_not_assigned"]) for node in nodes]
+    assert told == [(True, None), (True, None), (True, None), (False, "3 copies are elsewhere")]
+    assert nodes[3]["engines"][0]["memory_bytes"] == 16 * gb
+    assert (nodes[3]["terms"]["memory_bytes"], nodes[3]["terms"]["scales_to_zero"]) == (24 * gb, True)
 
 
 def test_a_node_that_is_away_is_shown_with_its_name_and_what_it_served() -> None:
@@ -159,6 +230,14 @@ def test_a_limit_that_is_no_number_of_nodes_is_refused(limit: str) -> None:
     assert (error.status, error.param) == (400, "limit")
 
 
+def test_a_parameter_that_is_not_known_or_told_twice_is_refused_by_its_name() -> None:
+    error = refused(CoordinatorState(), {"stat": "online"})
+    assert (error.status, error.code, error.param) == (400, "unknown_parameter", "stat")
+    assert "model, state, limit, after" in error.message
+    twice = refused(CoordinatorState(), MultiDict([("state", "online"), ("state", "busy")]))
+    assert (twice.status, twice.param) == (400, "state")
+
+
 def test_one_node_is_found_by_its_pseudonym_and_by_admins_also_by_its_id() -> None:
     state = CoordinatorState()
     link_node(state, "a", "m")
@@ -178,7 +257,10 @@ async def test_it_is_served_under_every_prefix(prefix: str) -> None:
         assert (answer.status, page["object"], page["has_more"], len(page["data"])) == (200, "list", True, 1)
         async with front.session.get(f"{root}/nodes/{page['last_id']}") as answer:
             assert orjson.loads(await answer.read()) == page["data"][0]
-        async with front.session.get(f"{root}/nodes?state=onlin") as answer:
-            assert answer.status == 400
+        async with front.session.get(f"{root}/nodes/?limit=1") as answer:
+            assert orjson.loads(await answer.read()) == page
+        for query in ("state=onlin", "limit=1&limit=2", "page=1"):
+            async with front.session.get(f"{root}/nodes?{query}") as answer:
+                assert answer.status == 400
         async with front.session.get(f"{root}/nodes", headers={"Authorization": ""}) as answer:
             assert answer.status == 401

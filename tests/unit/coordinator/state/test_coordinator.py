@@ -40,7 +40,10 @@ def test_a_model_that_is_still_loading_is_known_and_has_no_node_yet(state: Coord
     link = link_node(state, "a")
     state.handle(seen.NodeReported(0.0, "a", link, a_report("m", state=State.LOADING)))
     request_id, effects = ask(state)
-    assert effects == [do.RefuseRequest(request_id, do.NoNode("m", (("loading", 1),)))]
+    [refusal] = effects
+    assert isinstance(refusal, do.RefuseRequest)
+    assert isinstance(refusal.why, do.NoNode)
+    assert (refusal.request_id, refusal.why.counts, refusal.why.loading) == (request_id, (("loading", 1),), True)
 
 
 def test_the_least_loaded_node_is_asked_and_idle_nodes_take_turns(state: CoordinatorState) -> None:

@@ -146,6 +146,34 @@ def test_one_model_of_two_that_cannot_be_served_is_told_beside_online() -> None:
     assert verdict.next_action == "buy memory"
 
 
+def test_a_model_that_is_not_wanted_there_is_nothing_wrong_with_a_node_that_serves_another() -> None:
+    put_away = [
+        EngineReport(state, state, Status(state, "not wanted here")) for state in (State.PAUSED, State.DRAINING)
+    ]
+    report = a_report("m")
+    verdict = judged(reporting(replace(report, engines=(*report.engines, *put_away))))
+    assert (verdict.state, verdict.reason, verdict.next_action) == (State.ONLINE, "", "")
+    assert check_of(verdict, CheckName.MODELS).passed
+
+
+def test_failures_silence_and_heat_are_told_before_a_model_that_is_not_served() -> None:
+    broken = EngineReport("e", "big", Status(State.INCOMPATIBLE, "too big", "buy memory"))
+    report = a_report("m", "n")
+    hot = (Device("0", temperature_celsius=69.0),)
+    state = reporting(
+        replace(
+            report,
+            engines=(*report.engines, broken),
+            devices=hot,
+            terms=Terms(temperature_celsius_max=70.0),
+        )
+    )
+    assert "69 °C" in judged(state).reason
+    state.roster.nodes["a"].standing("n").breaker.stall(0.0)
+    assert judged(state).reason.startswith("'n': an answer stalled")
+    assert judged(state, HEARD_SECONDS_MAX + 1).reason.startswith("nothing was heard")
+
+
 def test_a_node_without_a_model_is_paused_with_what_to_do() -> None:
     verdict = judged(reporting(a_report()))
     assert (verdict.state, verdict.reason) == (State.PAUSED, "it has no model to serve")
@@ -160,9 +188,9 @@ def test_a_node_where_requests_fail_is_quarantined_until_a_token_comes() -> None
         standing.failed(float(now))
     verdict = judged(state, 10.0)
     assert (verdict.state, verdict.since) == (State.QUARANTINED, FAILURES_MAX - 1.0)
-    assert verdict.reason == "'m': requests failed (3 in a row); one is tried in 22 s"
+    assert verdict.reason == "'m': requests have failed for 8 s (3 in a row); it is tried again in 22 s"
     assert check_of(verdict, CheckName.TRUSTED).word is Reason.EJECTED
-    assert judged(state, 60.0).reason.endswith("one at a time is tried now")
+    assert judged(state, 60.0).reason.endswith("it waits for a request to show that it is well")
     standing.spoke()
     assert judged(state, 60.0).state is State.ONLINE
 
@@ -172,7 +200,7 @@ def test_a_node_where_an_answer_stalled_is_told_so() -> None:
     link_node(state, "a", "m")
     state.roster.nodes["a"].standing("m").breaker.stall(1.0)
     check = check_of(judged(state, 1.0), CheckName.TRUSTED)
-    assert (check.word, check.reason) == (Reason.UNWELL, "'m': an answer stalled; one is tried in 30 s")
+    assert (check.word, check.reason) == (Reason.UNWELL, "'m': an answer stalled 0 s ago; it is tried again in 30 s")
 
 
 def test_one_model_of_two_that_is_left_alone_does_not_make_its_node_quarantined() -> None:

@@ -33,7 +33,8 @@ def test_three_nodes_on_one_host_all_serve_and_are_called_degraded() -> None:
     network = settled("a", nodes=3, owner="x", network="net", host="h")
     found = network.redundancy("a")
     assert (len(network.having("a")), found.effective_n, found.degraded) == (3, 1, True)
-    assert "share" in found.reason
+    why = network.reconciler.why_short(network.now, "a", str)
+    assert why == "its nodes share 1 host, where 3 are wanted, and those that may have it are on no more than 1"
 
 
 def test_fewer_nodes_than_three_are_used_and_not_refused() -> None:
