@@ -8,7 +8,6 @@ from dataclasses import replace
 from shrk_contract.terms import ResumeMethod
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import NodeId
-from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.placement import Placed, Wish, place, why_not
 from shrk_coordinator.state.request import Request
 from shrk_coordinator.state.roster import Node, Roster
@@ -89,10 +88,10 @@ def _wishes(request: Request, now: float, spared: Collection[NodeId]) -> Iterato
             yield replace(again, ejected=True)
 
 
-def choose_elsewhere(roster: Roster, request: Request, life: EngineLife, now: float, dice: Dice) -> Choice | None:
-    """A node that is well, to which a request may be moved while this engine may still finish it; None without one."""
-    wish = replace(first_wish(request, now), well=True, probes=False)
-    wish = replace(wish, tried={*wish.tried, life})
+def choose_elsewhere(roster: Roster, request: Request, node_id: NodeId, now: float, dice: Dice) -> Choice | None:
+    """A node that is well, to which a request may be moved while this one may still finish it; None without one. What
+    its engine was started anew for may not have been told yet: a next life there is no other node."""
+    wish = replace(first_wish(request, now), well=True, probes=False, spared=(node_id,))
     for each, method in _ways(request, wish):
         if placed := place(roster, each, dice):
             return placed, method

@@ -177,7 +177,7 @@ class Dispatch:
         suspect = bool(self._suspects.nodes(now, request.digest))
         if request.rival is not None or request.delivered or request.exhausted or suspect:
             return []
-        chosen = choose_elsewhere(self._roster, request, attempt.life, now, self._dice)
+        chosen = choose_elsewhere(self._roster, request, attempt.node_id, now, self._dice)
         if chosen is None or not self._hedges.spend():
             return []
         return [self.asking.begin(now, request, chosen, "", rival=True)]
@@ -388,7 +388,7 @@ class Dispatch:
         moved = FailureDetail(Fault.NODE, why, code=code)
         if request.rival is not None:
             return [self._leave(now, attempt, moved)]
-        chosen = choose_elsewhere(self._roster, request, attempt.life, now, self._dice)
+        chosen = choose_elsewhere(self._roster, request, attempt.node_id, now, self._dice)
         if chosen is None:
             return []
         return [self._leave(now, attempt, moved), self.asking.begin(now, request, chosen, code)]

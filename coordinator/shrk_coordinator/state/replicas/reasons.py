@@ -38,41 +38,57 @@ def why_short(now: float, known: Replicas, settles_in: float, name: NodeName) ->
 
 def _shortage(now: float, known: Replicas, standing: Standing, settles_in: float, name: NodeName) -> Iterator[str]:
     wanted = max(1, known.wanted)
-    coming, away = standing.coming, [place for place in standing.coming if not place.facts.linked]
-    lost = [place for place in standing.going if not place.facts.linked]
     if len(standing.serving) < wanted:
-        if lost:
-            yield f"{_are(len(lost), wanted, 'lost')} {_since(now, lost)} ago"
-        if away:
-            yield f"{_are(len(away), wanted, 'lost')} {_since(now, away)} ago and may be back"
-        if loading := len(coming) - len(away):
-            yield f"{loading} of {wanted} {'is' if loading == 1 else 'are'} loading"
+        yield from _under_way(now, known, standing, wanted, name)
     if known.held(now, standing):
         yield f"no more than {SICK_REPLACED_MAX} nodes at which its requests fail are replaced in an hour"
     elif known.eligible.nodes < wanted:
         there = counted(known.eligible.nodes, "node")
         yield f"{there} that may have it {'are' if known.eligible.nodes > 1 else 'is'} linked, and {wanted} are needed"
     elif standing.count < wanted:
-        if settles_in > 0 and standing.count:
-            yield (
-                f"the coordinator has just started: for another {settles_in:.0f} s it waits for nodes that have it "
-                "loaded"
-            )
-        else:
-            yield from _no_more(now, known, name)
-    elif (apart := Tally(place.domains for place in standing.serving).count(known.level)) < wanted and not coming:
-        word, possible = known.level.word, known.eligible.count(known.level)
-        spread = f"those that may have it are on no more than {possible}"
-        no_more = spread if possible < wanted else f"none on another {word} has room"
-        yield f"its nodes share {counted(apart, word)}, where {wanted} are wanted, and {no_more}"
+        waits = settles_in > 0 and standing.count > 0 and any(known.open_places(now))
+        yield from (_just_started(settles_in),) if waits else _no_more(now, known, name)
+    elif not standing.coming and Tally(p.domains for p in standing.serving).count(known.level) < wanted:
+        yield _shared(known, standing, wanted)
 
 
-def _are(count: int, wanted: int, what: str) -> str:
-    return f"{count} of {wanted} {'was' if count == 1 else 'were'} {what}"
+def _under_way(now: float, known: Replicas, standing: Standing, wanted: int, name: NodeName) -> Iterator[str]:
+    """Who has gone, who goes, and who comes."""
+    gone = [place for place in standing.going if not place.facts.linked]
+    stopped = [place for place in gone if place.facts.draining]
+    away = [place for place in standing.coming if not place.facts.linked]
+    if stopped:
+        yield f"{_were(stopped, wanted, 'stopped')} {_since(now, stopped)} ago"
+    if lost := [place for place in gone if not place.facts.draining]:
+        yield f"{_were(lost, wanted, 'lost')} {_since(now, lost)} ago"
+    if away:
+        yield f"{_were(away, wanted, 'lost')} {_since(now, away)} ago and may be back"
+    # Of those that still serve the roster knows as much.
+    unloaded = [p for p in standing.going if p.facts.linked and p.condition(known.name) is not Condition.SERVING]
+    if leaving := [place for place in unloaded if known.takes(place)]:
+        yield named([f"{name(place.facts.node_id)} {_leaving(now, place)}" for place in leaving])
+    if loading := len(standing.coming) - len(away):
+        yield f"{loading} of {wanted} {'is' if loading == 1 else 'are'} loading"
+
+
+def _were(places: list[Place], wanted: int, what: str) -> str:
+    return f"{len(places)} of {wanted} {'was' if len(places) == 1 else 'were'} {what}"
 
 
 def _since(now: float, places: list[Place]) -> str:
     return lasting(now - max(place.facts.since for place in places))
+
+
+def _just_started(settles_in: float) -> str:
+    return f"the coordinator has just started: for another {settles_in:.0f} s it waits for nodes that have it loaded"
+
+
+def _shared(known: Replicas, standing: Standing, wanted: int) -> str:
+    word, possible = known.level.word, known.eligible.count(known.level)
+    apart = Tally(place.domains for place in standing.serving).count(known.level)
+    spread = f"those that may have it are on no more than {possible}"
+    no_more = spread if possible < wanted else f"none on another {word} has room"
+    return f"its nodes share {counted(apart, word)}, where {wanted} are wanted, and {no_more}"
 
 
 def _no_more(now: float, known: Replicas, name: NodeName) -> Iterator[str]:

@@ -9,7 +9,6 @@ from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.continuation import LEFT_SECONDS, choose, choose_elsewhere
 from shrk_coordinator.state.coordinator import CoordinatorState
-from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.request import (
     ATTEMPTS_MAX,
     FAILURES_MAX,
@@ -75,17 +74,19 @@ def test_nothing_is_moved_to_where_it_is_or_was_or_to_what_is_unwell() -> None:
     roster.report(0.0, node, a_report("m"))
     offer = node.offers["m"]
     request = Request(b"r", "m", CHAT, streaming=True, deadline=100.0)
-    elsewhere = EngineLife(99, "m", 0)
-    assert choose_elsewhere(roster, request, offer.life, 0.0, DICE) is None
-    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is not None
+    assert choose_elsewhere(roster, request, "a", 0.0, DICE) is None
+    roster.report(0.0, node, a_report("m", life=1))
+    assert choose_elsewhere(roster, request, "a", 0.0, DICE) is None, "its next life is no other node"
+    offer = node.offers["m"]
+    assert choose_elsewhere(roster, request, "b", 0.0, DICE) is not None
     offer.standing.breaker.stall(0.0)
-    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
+    assert choose_elsewhere(roster, request, "b", 0.0, DICE) is None
     offer.standing.breaker.spoke()
     node.quiet = True
-    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
+    assert choose_elsewhere(roster, request, "b", 0.0, DICE) is None
     node.quiet = False
     request.left[offer.life] = 0.0
-    assert choose_elsewhere(roster, request, elsewhere, 0.0, DICE) is None
+    assert choose_elsewhere(roster, request, "b", 0.0, DICE) is None
 
 
 def test_an_engine_that_was_left_is_asked_again_where_there_is_no_other_and_one_that_failed_is_not() -> None:

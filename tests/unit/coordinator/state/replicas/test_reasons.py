@@ -36,6 +36,16 @@ def test_a_node_that_was_just_lost_is_told_apart_from_one_that_loads() -> None:
     assert why(network) == "1 of 3 was lost 14 s ago; 1 of 3 is loading"
 
 
+def test_a_node_that_stops_and_one_that_was_stopped_are_not_told_as_lost() -> None:
+    network = settled("a", nodes=3)
+    network.change("n0", draining=True)
+    network.condition("n0", "a", Condition.ABSENT)
+    assert why(network) == "node-n0 is stopping"
+    network.lose("n0")
+    network.run(2)
+    assert why(network).startswith("1 of 3 was stopped 2 s ago; ")
+
+
 def test_how_many_nodes_are_needed_is_said_and_one_node_is_not_told_as_many() -> None:
     assert why(settled("a", nodes=2)) == "2 nodes that may have it are linked, and 3 are needed"
     assert why(settled("a", nodes=1)) == "1 node that may have it is linked, and 3 are needed"
