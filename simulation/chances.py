@@ -107,6 +107,7 @@ class Chances:
         """Whether it could not be served in time, were all answers as long as the longest has been."""
         model = story.ask.model
         served = self._state.roster.served(model)
-        slots = sum(offer.slots for offer in served.offers.values()) if served is not None else 0
+        offers = served.offers.values() if served is not None else ()
+        slots = sum(offer.slots for offer in offers if offer.standing.breaker.closed)
         ahead = self._state.attempts.waiting.new(model) + self.starting
         return (ahead + 1) * self._longest.get(model, 0.0) > WAIT_SECONDS_MAX * slots

@@ -105,7 +105,7 @@ class Dispatch:
         if isinstance(nowhere, NotThatKind) or not request.left:
             return nowhere
         counts = Counter(dict(nowhere.counts)) + Counter({str(Reason.FULL): len(request.left)})
-        return Nowhere(tuple(sorted(counts.items())))
+        return replace(nowhere, counts=tuple(sorted(counts.items())))
 
     def _wait_or_refuse(self, now: float, request: Request, nowhere: Nowhere) -> list[Effect]:
         """Wait while a node is busy, or due back; in vain nobody waits."""

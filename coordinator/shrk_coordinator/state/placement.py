@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from shrk_contract.terms import Endpoint, Pin
@@ -98,6 +98,8 @@ class Nowhere:
     """No feasible node; how many there were per reason."""
 
     counts: tuple[tuple[str, int], ...]
+    #: Of all slots that were looked at those that are merely taken, and come free: 0 to 1.
+    busy_share: float = field(default=1.0, compare=False)
 
 
 def takes_nothing(node: Node, now: float) -> Reason | None:
@@ -218,11 +220,13 @@ def _home(roster: Roster, wish: Wish, best: Placed) -> Placed | None:
 
 def why_nowhere(roster: Roster, wish: Wish) -> NotThatKind | Nowhere:
     """Why no node is feasible: counts every one, or where they are many, some."""
-    found = ((why_not(node, offer, wish)) for node, offer in roster.next_offers(wish.model))
-    reasons = Counter[str](reason for reason in found if reason)
+    looked_at = [(why_not(node, offer, wish), offer.slots) for node, offer in roster.next_offers(wish.model)]
+    reasons = Counter[str](reason for reason, _ in looked_at if reason)
     if reasons and reasons.keys() <= {Reason.DRAINING, Reason.ENDPOINT}:
         # Nothing is told for good that is not true of every one.
         served = {served for _, offer in roster.offers(wish.model) for served in offer.engine.endpoints}
         if wish.endpoint not in served:
             return NotThatKind(tuple(sorted(served)))
-    return Nowhere(tuple(sorted((reasons + roster.not_serving(wish.model)).items())))
+    counts = reasons + roster.not_serving(wish.model)
+    busy = sum(slots for reason, slots in looked_at if reason is Reason.FULL)
+    return Nowhere(tuple(sorted(counts.items())), busy / max(1, sum(slots for _, slots in looked_at)))

@@ -21,9 +21,8 @@ def seconds_until_turn(roster: Roster, waiting: Waiting, model: str, nowhere: No
 
     Only nodes that are merely busy give places: of those that were looked at, their share.
     """
-    reasons, served = dict(nowhere.counts), roster.served(model)
-    looked_at, busy = sum(reasons.get(reason, 0) for reason in Reason), reasons.get(Reason.FULL, 0)
-    freed = served.freed_per_second * busy / looked_at if served and looked_at else 0.0
+    served = roster.served(model)
+    freed = served.freed_per_second * nowhere.busy_share if served else 0.0
     return (waiting.new(model) + 1) / freed if freed > 0 else 0.0
 
 

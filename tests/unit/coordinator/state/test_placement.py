@@ -189,3 +189,15 @@ def test_among_hundreds_of_nodes_a_conversation_has_one_home() -> None:
     talk = Wish("m", CHAT, affinity=12_345)
     assert len({placed(roster, talk) for _ in range(20)}) == 1
     assert len({placed(roster) for _ in range(20)}) > 1
+
+
+def test_of_the_slots_that_are_looked_at_those_count_that_come_free() -> None:
+    roster = a_roster("busy", "failing")
+    add(roster, "large", slots=8)
+    for node in ("busy", "large"):
+        offer_of(roster, node).outside = 100
+    offer_of(roster, "failing").standing.breaker.stall(0.0)
+    offer_of(roster, "failing").standing.breaker.stalled = False
+    nowhere = why_nowhere(roster, WISH)
+    assert isinstance(nowhere, Nowhere)
+    assert nowhere.busy_share == 12 / 16

@@ -33,7 +33,7 @@ def test_a_place_comes_free_as_often_as_answers_end() -> None:
 
 
 def test_of_nodes_that_fail_no_place_is_expected() -> None:
-    half = Nowhere(((Reason.FULL, 1), (Reason.EJECTED, 1), ("loading", 5)))
+    half = Nowhere(((Reason.FULL, 1), (Reason.EJECTED, 1), ("loading", 5)), busy_share=0.5)
     assert seconds_until_turn(a_roster(16.0), Waiting(), "m", half) == 4.0
 
 
