@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reliability import cancel, failing, load, matrix, overload, placing, poison, simulation, slow, storm, vllm
+from reliability import (
+    cancel,
+    failing,
+    load,
+    matrix,
+    overload,
+    placing,
+    poison,
+    replicas,
+    seeds,
+    simulation,
+    slow,
+    storm,
+    vllm,
+)
 from reliability.matrix import Case
 from reliability.results import Row
 from reliability.traffic import Told
@@ -83,10 +97,22 @@ async def _vllm(wish: Wish, progress: Progress) -> Found:
 
 
 async def _simulation(wish: Wish, progress: Progress) -> Found:
-    seeds = 10_000 if wish.full else 1_000
-    found = await simulation.run(seeds, wish.seed)
-    progress(found.seeds, seeds, simulation.failed(found))
-    return Found(simulation.rows(found), simulation.failed(found))
+    found, failed = await _of_seeds(simulation.PROGRAM, 10_000 if wish.full else 1_000, wish, progress)
+    return Found(simulation.rows(found), failed)
+
+
+async def _replicas(wish: Wish, progress: Progress) -> Found:
+    found, failed = await _of_seeds(replicas.PROGRAM, 10_000 if wish.full else 300, wish, progress)
+    return Found(replicas.rows(found), failed)
+
+
+async def _of_seeds(
+    program: seeds.Program, count: int, wish: Wish, progress: Progress
+) -> tuple[seeds.Simulated, tuple[str, ...]]:
+    found = await seeds.run(program, count, wish.seed)
+    failed = seeds.failed(program, found)
+    progress(found.seeds, count, failed)
+    return found, failed
 
 
 async def _failing(wish: Wish, progress: Progress) -> Found:
@@ -142,6 +168,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "poison": _poison,
     "vllm": _vllm,
     "simulation": _simulation,
+    "replicas": _replicas,
     "storm": _storm,
     "placing": _placing,
 }

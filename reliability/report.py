@@ -18,6 +18,7 @@ TITLES: Mapping[str, str] = {
     "poison": "Requests that crash engines",
     "vllm": "Real vLLM",
     "simulation": "The whole cluster, simulated",
+    "replicas": "Three replicas of each model, simulated",
     "storm": "Two thousand agents at once",
     "placing": "What a request costs among many nodes",
 }

@@ -15,7 +15,7 @@ PROGRAM = "simulation.replicas"
 
 
 @pytest.mark.timeout(seeds.SECONDS_MAX)
-def test_models_keep_their_replicas_in_three_hundred_clusters() -> None:
+def test_models_keep_their_replicas_in_a_hundred_clusters() -> None:
     code, total, said = seeds.run(PROGRAM, "--seeds", str(SEEDS))
     assert not total["violating"], said
     assert (code, total["seeds"]) == (0, SEEDS)
