@@ -1,0 +1,422 @@
+"""NVIDIA's GPUs through NVML, by the binding that NVIDIA itself publishes; the only module that imports it.
+
+Any call may be "Not Supported" on any card, driver or container. Each metric is asked for by itself: one that fails is
+None, one that is not supported is not asked for again, and only a driver that is gone fails the whole poll.
+All of this runs in one thread (`threaded.py`), which also imports the binding: that takes a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import structlog
+
+from shrk_node_agent.sensors.gpu import (
+    Abilities,
+    Actuated,
+    Capabilities,
+    Metric,
+    SensorsFailed,
+    Span,
+    VisibleDevicesWrong,
+)
+from shrk_node_agent.sensors.set_values import SetValues
+from shrk_node_agent.state.devices import (
+    HARDWARE_SLOWDOWN,
+    HARDWARE_THERMAL,
+    POWER_BRAKE,
+    POWER_CAP,
+    SOFTWARE_THERMAL,
+    Device,
+    DevicesRefused,
+    GpuProcess,
+    GpuReading,
+    visible,
+)
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+#: Drivers round a limit to what the board can hold; what differs by more was not taken.
+READ_BACK_WATTS_MAX = 1.0
+
+#: Bits of the clocks' event reasons. "GPU is idle" (1) holds nothing down.
+_THROTTLE = {
+    0x2: "application clocks",
+    0x4: POWER_CAP,
+    0x8: HARDWARE_SLOWDOWN,
+    0x10: "sync boost",
+    0x20: SOFTWARE_THERMAL,
+    0x40: HARDWARE_THERMAL,
+    0x80: POWER_BRAKE,
+    0x100: "display clocks",
+    0x200: "board limit",
+    0x400: "reliability",
+}
+_IDLE = 0x1
+
+#: What a driver answers for ever, by the names of NVML's errors, with our words for it.
+_FOR_EVER = {
+    "NOT_SUPPORTED": "not supported by this GPU or driver",
+    "FUNCTION_NOT_FOUND": "this driver is too old for it",
+    "ARGUMENT_VERSION_MISMATCH": "this driver is too old for it",
+    "DEPRECATED": "this driver has given it up",
+    "NO_PERMISSION": "the driver does not permit it to this user",
+    "INVALID_ARGUMENT": "not supported by this GPU or driver",
+}
+#: The GPU cannot be used until it is reset or the machine restarted.
+_LOST = ("GPU_IS_LOST", "RESET_REQUIRED", "IRQ_ISSUE", "INSUFFICIENT_POWER", "GPU_NOT_FOUND")
+#: Nothing can be asked of any GPU, with the remedy.
+_GONE = {
+    "LIBRARY_NOT_FOUND": 'libnvidia-ml.so.1 is not found: install NVIDIA\'s driver, or set gpu = "none" to serve '
+    "without a GPU",
+    "DRIVER_NOT_LOADED": 'NVIDIA\'s driver is installed and not loaded: try `modprobe nvidia`, or set gpu = "none" to '
+    "serve without a GPU",
+    "LIB_RM_VERSION_MISMATCH": "NVIDIA's driver was updated and the old one still runs: restart the machine",
+    "UNINITIALIZED": "NVIDIA's driver has forgotten us: it is being asked anew",
+}
+
+
+class _Lost(Exception):
+    """This GPU is gone, and the others are not."""
+
+
+class _NotOurs(Exception):
+    """The driver does not give us this GPU; `str()` says why."""
+
+
+@dataclass(slots=True)
+class _Gpu:
+    """One GPU while a connection to the driver lasts."""
+
+    index: int
+    #: NVML's; None: it was lost before it could be had.
+    handle: Any
+    device: Device
+    abilities: Abilities = field(default_factory=Abilities)
+    #: What was told at least once: that one is asked for again even if it is "not supported" for a while.
+    told: set[Metric] = field(default_factory=set)
+    untold: dict[Metric, str] = field(default_factory=dict)
+
+
+class NvmlDriver:
+    """See `Driver`. `visible_devices` as in the settings; empty: all of them."""
+
+    source = "nvml"
+
+    def __init__(self, visible_devices: Sequence[str] = ()) -> None:
+        self._wanted = tuple(visible_devices)
+        self._nvml: Any = None
+        self._initialised = False
+        self._gpus: list[_Gpu] = []
+        self._version = ""
+        self._left_out: dict[int, str] = {}
+        self._set: SetValues[tuple[str, Metric]] = SetValues(READ_BACK_WATTS_MAX)
+
+    # --- Driver --------------------------------------------------------------------------------------
+
+    def read(self) -> tuple[GpuReading, ...]:
+        """As in `Driver`. Raises SensorsFailed; VisibleDevicesWrong where `visible_devices` names what is not there."""
+        try:
+            if not self._initialised:
+                self._connect()
+            return tuple(map(self._read, self._gpus))
+        except SensorsFailed:
+            self._disconnect()
+            raise
+
+    def set_power_limit(self, uuid: str, watts: float) -> Actuated:
+        """As in `Driver`."""
+        gpu = self._known(uuid)
+        span = gpu and gpu.abilities.power_limit
+        if gpu is None or span is None:
+            return _cannot(uuid, gpu, Metric.POWER_LIMIT_RANGE)
+        if not span.holds(watts):
+            return Actuated(
+                False, f"{watts:g} W is outside {span.minimum:g} to {span.maximum:g} W, which this GPU takes"
+            )
+        return self._actuate(gpu, Metric.POWER_LIMIT, watts, READ_BACK_WATTS_MAX)
+
+    def set_target_temperature(self, uuid: str, celsius: float) -> Actuated:
+        """As in `Driver`; whole degrees."""
+        gpu = self._known(uuid)
+        span = gpu and gpu.abilities.target_temperature
+        if gpu is None or span is None:
+            return _cannot(uuid, gpu, Metric.TARGET_TEMPERATURE)
+        if not span.holds(celsius):
+            return Actuated(
+                False, f"{celsius:g} °C is outside {span.minimum:g} to {span.maximum:g} °C, which this GPU takes"
+            )
+        return self._actuate(gpu, Metric.TARGET_TEMPERATURE, round(celsius), 0)
+
+    def capabilities(self) -> Capabilities:
+        """As in `Driver`."""
+        return Capabilities(
+            self.source,
+            self._version,
+            tuple((gpu.device, replace(gpu.abilities, untold=dict(gpu.untold))) for gpu in self._gpus),
+            dict(self._left_out),
+        )
+
+    def close(self) -> None:
+        """As in `Driver`: what we set is set back, unless somebody else has set it since."""
+        for gpu in self._gpus if self._initialised else ():
+            for metric in (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE):
+                self._restore(gpu, metric)
+        self._disconnect()
+
+    # --- the connection ------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        import pynvml
+
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._initialised = True
+            self._version = self._told_or("", pynvml.nvmlSystemGetDriverVersion)
+            found = [self._found(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError as error:
+            raise SensorsFailed(_why_gone(pynvml, error)) from error
+        known = [gpu for gpu in found if gpu is not None]
+        chosen = visible(self._wanted, [gpu.device for gpu in known])
+        if isinstance(chosen, DevicesRefused):
+            raise VisibleDevicesWrong(chosen.reason)
+        for gpu in known:
+            if gpu.device not in chosen:
+                self._left_out[gpu.index] = "visible_devices does not name it"
+        self._gpus = [gpu for gpu in known if gpu.device in chosen]
+
+    def _disconnect(self) -> None:
+        if self._initialised:
+            self._initialised = False
+            self._told_or(None, self._nvml.nvmlShutdown)  # A driver that is gone says so, which is why we are here.
+
+    def _found(self, index: int) -> _Gpu | None:
+        """None: not for us."""
+        gpu = _Gpu(index, None, Device(index, f"index-{index}", "unknown GPU"))
+        try:
+            self._take(gpu)
+        except _Lost:
+            return gpu
+        except _NotOurs as why:
+            self._left_out[index] = str(why)
+            return None
+        return gpu
+
+    def _take(self, gpu: _Gpu) -> None:
+        """Get hold of one GPU, and ask who it is and what can be set. Raises _Lost, _NotOurs and SensorsFailed."""
+        nvml = self._nvml
+        try:
+            gpu.handle = nvml.nvmlDeviceGetHandleByIndex(gpu.index)
+        except nvml.NVMLError as error:
+            code = _code(nvml, error)
+            if code in _GONE:
+                raise SensorsFailed(_why_gone(nvml, error)) from error
+            raise _NotOurs(_FOR_EVER[code]) if code in _FOR_EVER else _Lost from error
+        handle = gpu.handle
+        uuid = self._ask(gpu, Metric.UUID, lambda: str(nvml.nvmlDeviceGetUUID(handle)))
+        name = self._ask(gpu, Metric.NAME, lambda: str(nvml.nvmlDeviceGetName(handle)))
+        gpu.device = Device(gpu.index, uuid or gpu.device.uuid, name or gpu.device.name)
+        self._learn_abilities(gpu)
+
+    def _learn_abilities(self, gpu: _Gpu) -> None:
+        nvml, handle = self._nvml, gpu.handle
+        limits = self._ask(
+            gpu, Metric.POWER_LIMIT_RANGE, lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+        )
+        ends = self._ask(
+            gpu,
+            Metric.TARGET_TEMPERATURE,
+            lambda: [
+                nvml.nvmlDeviceGetTemperatureThreshold(handle, threshold)
+                for threshold in (
+                    nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_MIN,
+                    nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_MAX,
+                )
+            ],
+        )
+        gpu.abilities = Abilities(
+            power_limit=limits and Span(limits[0] / 1000, limits[1] / 1000),
+            target_temperature=ends and Span(ends[0], ends[1]),
+        )
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def _read(self, gpu: _Gpu) -> GpuReading:
+        try:
+            if gpu.handle is None:
+                self._take(gpu)
+            return self._told(gpu)
+        except (_Lost, _NotOurs):
+            return GpuReading(gpu.device.uuid, gpu.index, gpu.device.name, lost=True)
+
+    def _told(self, gpu: _Gpu) -> GpuReading:
+        nvml, handle = self._nvml, gpu.handle
+        if gpu.abilities.power_limit is None or gpu.abilities.target_temperature is None:
+            self._learn_abilities(gpu)
+        # The binding reads it without a sign; a driver that says -1 means -1.
+        celsius = self._ask(
+            gpu, Metric.TEMPERATURE, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+        )
+        memory = self._ask(gpu, Metric.MEMORY, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        milliwatts = self._ask(gpu, Metric.POWER, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        limit = self._ask(gpu, Metric.POWER_LIMIT, lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle))
+        rates = self._ask(gpu, Metric.UTILISATION, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        reasons = self._ask(
+            gpu,
+            Metric.THROTTLE,
+            # Renamed with driver 535.
+            lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        )
+        return GpuReading(
+            gpu.device.uuid,
+            gpu.index,
+            gpu.device.name,
+            memory_bytes=memory.total if memory else 0,
+            memory_free_bytes=memory.free if memory else None,
+            temperature_celsius=None if celsius is None else float(celsius - (1 << 32) if celsius >> 31 else celsius),
+            power_watts=None if milliwatts is None else milliwatts / 1000,
+            power_limit_watts=None if limit is None else limit / 1000,
+            utilisation=rates.gpu / 100 if rates else None,
+            throttle=throttle_words(reasons or 0),
+            processes=self._processes(gpu),
+        )
+
+    def _processes(self, gpu: _Gpu) -> tuple[GpuProcess, ...] | None:
+        """None where a kind is not told just now: a game that is missing from the list would seem to have ended."""
+        nvml, handle = self._nvml, gpu.handle
+        asked = {
+            # The third form came with driver 510.
+            Metric.COMPUTE_PROCESSES: self._ask(
+                gpu,
+                Metric.COMPUTE_PROCESSES,
+                lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle),
+                lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v2(handle),
+            ),
+            Metric.GRAPHICS_PROCESSES: self._ask(
+                gpu,
+                Metric.GRAPHICS_PROCESSES,
+                lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle),
+                lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v2(handle),
+            ),
+        }
+        kinds = {metric: found for metric, found in asked.items() if metric not in gpu.untold}
+        if not kinds or None in kinds.values():
+            return None
+        memory: dict[int, int | None] = {}
+        for process in (process for found in kinds.values() for process in found or ()):
+            known = memory.get(process.pid)
+            memory[process.pid] = max(known or 0, process.usedGpuMemory or 0) or None
+        return tuple(GpuProcess(pid, memory[pid]) for pid in sorted(memory))
+
+    def _ask(self, gpu: _Gpu, metric: Metric, *calls: Callable[[], T]) -> T | None:
+        """The first of the calls that this driver has; None where it does not tell. Raises _Lost and SensorsFailed."""
+        if metric in gpu.untold:
+            return None
+        code = ""
+        for call in calls:
+            try:
+                value = call()
+            except self._nvml.NVMLError as error:
+                code = _code(self._nvml, error)
+                if code in _LOST:
+                    raise _Lost from error
+                if code in _GONE:
+                    raise SensorsFailed(_why_gone(self._nvml, error)) from error
+                if code != "FUNCTION_NOT_FOUND":
+                    break
+            except UnicodeDecodeError:
+                code = "NOT_SUPPORTED"  # A name that is not text: some firmware has that.
+                break
+            else:
+                gpu.told.add(metric)
+                return value
+        if code in _FOR_EVER and metric not in gpu.told:
+            gpu.untold[metric] = _FOR_EVER[code]
+        return None
+
+    def _told_or(self, otherwise: T, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (self._nvml.NVMLError, UnicodeDecodeError):
+            return otherwise
+
+    # --- setting -------------------------------------------------------------------------------------
+
+    def _known(self, uuid: str) -> _Gpu | None:
+        if not self._initialised:
+            raise SensorsFailed("the GPU driver has not been read yet, or is gone; it is asked anew at the next poll")
+        return next((gpu for gpu in self._gpus if gpu.device.uuid == uuid and gpu.handle is not None), None)
+
+    def _actuate(self, gpu: _Gpu, metric: Metric, value: float, tolerance: float) -> Actuated:
+        """Set, read back, and remember what it was before, before anything is set."""
+        unit = "W" if metric is Metric.POWER_LIMIT else "°C"
+        key = (gpu.device.uuid, metric)
+        try:
+            self._set.setting(key, self._get(gpu, metric), value)
+            self._put(gpu, metric, value)
+            back = self._get(gpu, metric)
+        except self._nvml.NVMLError as error:
+            code = _code(self._nvml, error)
+            why = "it needs root" if code == "NO_PERMISSION" else _FOR_EVER.get(code, str(error))
+            return Actuated(False, f"the {metric} of GPU {gpu.index} cannot be set: {why}")
+        self._set.left(key, back)
+        if abs(back - value) > tolerance:
+            return Actuated(
+                False, f"GPU {gpu.index} accepted a {metric} of {value:g} {unit}, and still has {back:g} {unit}"
+            )
+        return Actuated(True)
+
+    def _restore(self, gpu: _Gpu, metric: Metric) -> None:
+        key = (gpu.device.uuid, metric)
+        if not self._set.touched(key):
+            return
+        try:
+            before = self._set.to_restore(key, self._get(gpu, metric))
+            if before is not None:
+                self._put(gpu, metric, before)
+        except self._nvml.NVMLError as error:
+            _log.warning("gpu_setting_not_restored", gpu=gpu.index, setting=str(metric), reason=str(error))
+
+    def _get(self, gpu: _Gpu, metric: Metric) -> float:
+        nvml = self._nvml
+        if metric is Metric.POWER_LIMIT:
+            return float(nvml.nvmlDeviceGetPowerManagementLimit(gpu.handle)) / 1000
+        threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
+        return float(nvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, threshold))
+
+    def _put(self, gpu: _Gpu, metric: Metric, value: float) -> None:
+        nvml = self._nvml
+        if metric is Metric.POWER_LIMIT:
+            nvml.nvmlDeviceSetPowerManagementLimit(gpu.handle, round(value * 1000))
+        else:
+            threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
+            nvml.nvmlDeviceSetTemperatureThreshold(gpu.handle, threshold, round(value))
+
+
+def throttle_words(bits: int) -> tuple[str, ...]:
+    """Why clocks are held down, in words; bits that are newer than this table by their number."""
+    found = [1 << place for place in range(bits.bit_length()) if bits >> place & 1 and 1 << place != _IDLE]
+    return tuple(_THROTTLE.get(bit, f"reason {bit:#x}") for bit in found)
+
+
+def _code(nvml: Any, error: Any) -> str:
+    """The name of an NVML error without its prefix."""
+    names = (*_FOR_EVER, *_LOST, *_GONE)
+    return next((name for name in names if getattr(nvml, f"NVML_ERROR_{name}") == error.value), "")
+
+
+def _why_gone(nvml: Any, error: Any) -> str:
+    remedy = "see the kernel's log; restarting the machine mends most of these"
+    return _GONE.get(_code(nvml, error)) or f"NVIDIA's driver does not work ({error}): {remedy}"
+
+
+def _cannot(uuid: str, gpu: _Gpu | None, metric: Metric) -> Actuated:
+    if gpu is None:
+        return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
+    return Actuated(False, f"the driver does not tell the {metric}: {gpu.untold.get(metric, 'no answer')}")
