@@ -131,7 +131,7 @@ class NvmlDriver:
     def set_power_limit(self, uuid: str, watts: float) -> Actuated:
         """As in `Driver`."""
         gpu = self._known(uuid)
-        span = gpu and gpu.abilities.power_limit
+        span = gpu.abilities.power_limit if gpu else None
         if gpu is None or span is None:
             return _cannot(uuid, gpu, Metric.POWER_LIMIT_RANGE)
         if not span.holds(watts):
@@ -143,7 +143,7 @@ class NvmlDriver:
     def set_target_temperature(self, uuid: str, celsius: float) -> Actuated:
         """As in `Driver`; whole degrees."""
         gpu = self._known(uuid)
-        span = gpu and gpu.abilities.target_temperature
+        span = gpu.abilities.target_temperature if gpu else None
         if gpu is None or span is None:
             return _cannot(uuid, gpu, Metric.TARGET_TEMPERATURE)
         if not span.holds(celsius):
@@ -176,7 +176,7 @@ class NvmlDriver:
         self._nvml = pynvml
         try:
             pynvml.nvmlInit()
-            self._initialised = True
+            self._initialised, self._left_out = True, {}
             self._version = self._told_or("", pynvml.nvmlSystemGetDriverVersion)
             found = [self._found(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except pynvml.NVMLError as error:
@@ -240,8 +240,8 @@ class NvmlDriver:
             ],
         )
         gpu.abilities = Abilities(
-            power_limit=limits and Span(limits[0] / 1000, limits[1] / 1000),
-            target_temperature=ends and Span(ends[0], ends[1]),
+            power_limit=Span(limits[0] / 1000, limits[1] / 1000) if limits else None,
+            target_temperature=Span(float(ends[0]), float(ends[1])) if ends else None,
         )
 
     # --- reading -------------------------------------------------------------------------------------
