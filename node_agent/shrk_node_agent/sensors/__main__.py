@@ -19,6 +19,8 @@ from shrk_node_agent.state.devices import GpuReading
 
 #: Enough for a transcript of a long afternoon; whoever wants more has `shrk status --watch`.
 POLLS_MAX = 100_000
+#: Between two polls: an hour.
+INTERVAL_SECONDS_MAX = 3600.0
 
 
 def _polls(word: str) -> int:
@@ -27,13 +29,23 @@ def _polls(word: str) -> int:
     return int(word)
 
 
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= INTERVAL_SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of seconds from 0 to {INTERVAL_SECONDS_MAX:g}")
+    return seconds
+
+
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m shrk_node_agent.sensors", description="Print what GPUs tell.")
     parser.add_argument("--gpu", choices=list(GpuKind), default=GpuKind.AUTO, type=str)
     parser.add_argument("--visible-devices", default="", help="indexes or UUIDs, separated by commas; all without it")
     parser.add_argument("--scripted-gpu", type=Path, help="a script, with --gpu scripted")
     parser.add_argument("--polls", default=2, type=_polls, help="the first one also loads the driver; default 2")
-    parser.add_argument("--interval", default=1.0, type=float, help="seconds between polls; default 1")
+    parser.add_argument("--interval", default=1.0, type=_seconds, help="seconds between polls; default 1")
     parser.add_argument("--json", action="store_true", help="one JSON document a poll, then one of the capabilities")
     return parser.parse_args(words)
 
