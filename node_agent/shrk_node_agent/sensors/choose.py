@@ -53,10 +53,10 @@ def choose(
     Nothing is read yet: what does not work is told by the first `read`. Raises SensorsFailed where settings contradict
     each other.
     """
+    if script is not None and kind != GpuKind.SCRIPTED:
+        raise SensorsFailed('scripted_gpu: it is read with gpu = "scripted" only; set that, or take it out')
     match GpuKind(kind):
         case GpuKind.AUTO:
-            if script is not None:
-                raise SensorsFailed('scripted_gpu: it is read with gpu = "scripted" only; set that, or take it out')
             return ThreadedGpus(NvmlDriver(visible_devices)) if nvidia() else NoGpus(visible_devices)
         case GpuKind.NVML:
             return ThreadedGpus(NvmlDriver(visible_devices))
