@@ -22,19 +22,9 @@ from shrk_node_agent.sensors.gpu import (
     Span,
     VisibleDevicesWrong,
 )
+from shrk_node_agent.sensors.nvml_words import FOR_EVER, GONE, LOST, code_of, throttle_words, why_gone
 from shrk_node_agent.sensors.set_values import SetValues
-from shrk_node_agent.state.devices import (
-    HARDWARE_SLOWDOWN,
-    HARDWARE_THERMAL,
-    POWER_BRAKE,
-    POWER_CAP,
-    SOFTWARE_THERMAL,
-    Device,
-    DevicesRefused,
-    GpuProcess,
-    GpuReading,
-    visible,
-)
+from shrk_node_agent.state.devices import Device, DevicesRefused, GpuProcess, GpuReading, visible
 
 T = TypeVar("T")
 
@@ -42,42 +32,6 @@ _log = structlog.get_logger(__name__)
 
 #: Drivers round a limit to what the board can hold; what differs by more was not taken.
 READ_BACK_WATTS_MAX = 1.0
-
-#: Bits of the clocks' event reasons. "GPU is idle" (1) holds nothing down.
-_THROTTLE = {
-    0x2: "application clocks",
-    0x4: POWER_CAP,
-    0x8: HARDWARE_SLOWDOWN,
-    0x10: "sync boost",
-    0x20: SOFTWARE_THERMAL,
-    0x40: HARDWARE_THERMAL,
-    0x80: POWER_BRAKE,
-    0x100: "display clocks",
-    0x200: "board limit",
-    0x400: "reliability",
-}
-_IDLE = 0x1
-
-#: What a driver answers for ever, by the names of NVML's errors, with our words for it.
-_FOR_EVER = {
-    "NOT_SUPPORTED": "not supported by this GPU or driver",
-    "FUNCTION_NOT_FOUND": "this driver is too old for it",
-    "ARGUMENT_VERSION_MISMATCH": "this driver is too old for it",
-    "DEPRECATED": "this driver has given it up",
-    "NO_PERMISSION": "the driver does not permit it to this user",
-    "INVALID_ARGUMENT": "not supported by this GPU or driver",
-}
-#: The GPU cannot be used until it is reset or the machine restarted.
-_LOST = ("GPU_IS_LOST", "RESET_REQUIRED", "IRQ_ISSUE", "INSUFFICIENT_POWER", "GPU_NOT_FOUND")
-#: Nothing can be asked of any GPU, with the remedy.
-_GONE = {
-    "LIBRARY_NOT_FOUND": 'libnvidia-ml.so.1 is not found: install NVIDIA\'s driver, or set gpu = "none" to serve '
-    "without a GPU",
-    "DRIVER_NOT_LOADED": 'NVIDIA\'s driver is installed and not loaded: try `modprobe nvidia`, or set gpu = "none" to '
-    "serve without a GPU",
-    "LIB_RM_VERSION_MISMATCH": "NVIDIA's driver was updated and the old one still runs: restart the machine",
-    "UNINITIALIZED": "NVIDIA's driver has forgotten us: it is being asked anew",
-}
 
 
 class _Lost(Exception):
@@ -180,7 +134,7 @@ class NvmlDriver:
             self._version = self._told_or("", pynvml.nvmlSystemGetDriverVersion)
             found = [self._found(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except pynvml.NVMLError as error:
-            raise SensorsFailed(_why_gone(pynvml, error)) from error
+            raise SensorsFailed(why_gone(pynvml, error)) from error
         known = [gpu for gpu in found if gpu is not None]
         chosen = visible(self._wanted, [gpu.device for gpu in known])
         if isinstance(chosen, DevicesRefused):
@@ -213,10 +167,10 @@ class NvmlDriver:
         try:
             gpu.handle = nvml.nvmlDeviceGetHandleByIndex(gpu.index)
         except nvml.NVMLError as error:
-            code = _code(nvml, error)
-            if code in _GONE:
-                raise SensorsFailed(_why_gone(nvml, error)) from error
-            raise _NotOurs(_FOR_EVER[code]) if code in _FOR_EVER else _Lost from error
+            code = code_of(nvml, error)
+            if code in GONE:
+                raise SensorsFailed(why_gone(nvml, error)) from error
+            raise _NotOurs(FOR_EVER[code]) if code in FOR_EVER else _Lost from error
         handle = gpu.handle
         uuid = self._ask(gpu, Metric.UUID, lambda: str(nvml.nvmlDeviceGetUUID(handle)))
         name = self._ask(gpu, Metric.NAME, lambda: str(nvml.nvmlDeviceGetName(handle)))
@@ -323,11 +277,11 @@ class NvmlDriver:
             try:
                 value = call()
             except self._nvml.NVMLError as error:
-                code = _code(self._nvml, error)
-                if code in _LOST:
+                code = code_of(self._nvml, error)
+                if code in LOST:
                     raise _Lost from error
-                if code in _GONE:
-                    raise SensorsFailed(_why_gone(self._nvml, error)) from error
+                if code in GONE:
+                    raise SensorsFailed(why_gone(self._nvml, error)) from error
                 if code != "FUNCTION_NOT_FOUND":
                     break
             except UnicodeDecodeError:
@@ -336,8 +290,8 @@ class NvmlDriver:
             else:
                 gpu.told.add(metric)
                 return value
-        if code in _FOR_EVER and metric not in gpu.told:
-            gpu.untold[metric] = _FOR_EVER[code]
+        if code in FOR_EVER and metric not in gpu.told:
+            gpu.untold[metric] = FOR_EVER[code]
         return None
 
     def _told_or(self, otherwise: T, call: Callable[[], T]) -> T:
@@ -362,8 +316,8 @@ class NvmlDriver:
             self._put(gpu, metric, value)
             back = self._get(gpu, metric)
         except self._nvml.NVMLError as error:
-            code = _code(self._nvml, error)
-            why = "it needs root" if code == "NO_PERMISSION" else _FOR_EVER.get(code, str(error))
+            code = code_of(self._nvml, error)
+            why = "it needs root" if code == "NO_PERMISSION" else FOR_EVER.get(code, str(error))
             return Actuated(False, f"the {metric} of GPU {gpu.index} cannot be set: {why}")
         self._set.left(key, back)
         if abs(back - value) > tolerance:
@@ -397,23 +351,6 @@ class NvmlDriver:
         else:
             threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
             nvml.nvmlDeviceSetTemperatureThreshold(gpu.handle, threshold, round(value))
-
-
-def throttle_words(bits: int) -> tuple[str, ...]:
-    """Why clocks are held down, in words; bits that are newer than this table by their number."""
-    found = [1 << place for place in range(bits.bit_length()) if bits >> place & 1 and 1 << place != _IDLE]
-    return tuple(_THROTTLE.get(bit, f"reason {bit:#x}") for bit in found)
-
-
-def _code(nvml: Any, error: Any) -> str:
-    """The name of an NVML error without its prefix."""
-    names = (*_FOR_EVER, *_LOST, *_GONE)
-    return next((name for name in names if getattr(nvml, f"NVML_ERROR_{name}") == error.value), "")
-
-
-def _why_gone(nvml: Any, error: Any) -> str:
-    remedy = "see the kernel's log; restarting the machine mends most of these"
-    return _GONE.get(_code(nvml, error)) or f"NVIDIA's driver does not work ({error}): {remedy}"
 
 
 def _cannot(uuid: str, gpu: _Gpu | None, metric: Metric) -> Actuated:

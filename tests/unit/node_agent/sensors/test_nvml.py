@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shrk_node_agent.sensors.nvml import throttle_words
+from shrk_node_agent.sensors.nvml_words import throttle_words
 from support.nvml import (
     DRIVER_NOT_LOADED,
     FIRST,
