@@ -70,7 +70,7 @@ class StubDriver:
         self._write()
 
     def hangs_in(self, call: str) -> Path:
-        """The call hangs until the FIFO has been opened and closed for writing; opening it waits for the call."""
+        """The call hangs until `held` of this FIFO ends."""
         fifo = self.file.with_name(f"{call}.fifo")
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)
@@ -116,6 +116,21 @@ class NvmlChild:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(AssertionError("the child has ended; see its stderr"))
+
+
+@asynccontextmanager
+async def held(fifo: Path) -> AsyncIterator[None]:
+    """Begins when a call hangs at `StubDriver.hangs_in`; the call goes on at the end."""
+    opening = asyncio.create_task(asyncio.to_thread(os.open, fifo, os.O_WRONLY))
+    try:
+        descriptor = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))  # A call never came: the thread must not wait for one.
+        raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @asynccontextmanager

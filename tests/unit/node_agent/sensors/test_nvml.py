@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from support.nvml import (
     StubDriver,
     compile_stub,
     compiler,
+    held,
     nvml_child,
 )
 
@@ -282,11 +282,10 @@ async def test_while_the_driver_hangs_everything_else_goes_on_and_afterwards_rea
 ) -> None:
     fifo = stub.hangs_in("nvmlDeviceGetTemperature")
     reading = asyncio.create_task(child.read())
-    hung = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)  # Returns when the call is in there.
-    assert await child.ask("ping") == "pong"
-    assert not reading.done()
-    stub.forgets()
-    os.close(hung)
+    async with held(fifo):
+        assert await child.ask("ping") == "pong"
+        assert not reading.done()
+        stub.forgets()
     assert [gpu["temperature_celsius"] for gpu in await reading] == [41.0, 38.0]
 
 
@@ -296,16 +295,15 @@ async def test_a_poll_that_hangs_fails_in_time_and_no_other_call_is_made_before_
     await child.new(seconds=0.05)
     fifo = stub.hangs_in("nvmlInitWithFlags")
     reading = asyncio.create_task(child.read())
-    hung = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)
-    failed = await reading
-    assert failed["failed"] == "SensorsFailed"
-    assert "has not answered for 0.05 s" in failed["reason"]
-    # The driver would answer any other call; none is made.
-    assert (await child.read())["failed"] == "SensorsFailed"
-    assert not (await child.ask("power_limit", uuid=FIRST, value=300))["confirmed"]
-    assert await child.ask("ping") == "pong"
-    stub.forgets()
-    os.close(hung)
+    async with held(fifo):
+        failed = await reading
+        assert failed["failed"] == "SensorsFailed"
+        assert "has not answered for 0.05 s" in failed["reason"]
+        # The driver would answer any other call; none is made.
+        assert (await child.read())["failed"] == "SensorsFailed"
+        assert not (await child.ask("power_limit", uuid=FIRST, value=300))["confirmed"]
+        assert await child.ask("ping") == "pong"
+        stub.forgets()
     while isinstance(read := await child.read(), dict):
         pass  # As the agent does: the poll after the one that returned goes well.
     assert [gpu["temperature_celsius"] for gpu in read] == [41.0, 38.0]
