@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support.house import ROOT
+from support.processes import SECONDS_MAX
 
 STUB = ROOT / "tests" / "support" / "nvml_stub"
 #: Of nvml.h.
@@ -97,7 +98,8 @@ class NvmlChild:
         number = len(self._answers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n")
-        return await self._answers[number]
+        async with asyncio.timeout(SECONDS_MAX):
+            return await self._answers[number]
 
     async def new(self, *visible: str, seconds: float = 60.0) -> None:
         """Forget all that was learnt; `seconds` is the time-out of a poll."""
@@ -149,7 +151,8 @@ async def nvml_child(stub: StubDriver) -> AsyncIterator[NvmlChild]:
         yield child
         assert process.stdin is not None
         process.stdin.close()
-        assert await process.wait() == 0
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await process.wait() == 0
     finally:
         if process.returncode is None:
             process.kill()
