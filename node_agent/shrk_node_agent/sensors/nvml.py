@@ -264,8 +264,8 @@ class NvmlDriver:
             return None
         memory: dict[int, int | None] = {}
         for process in (process for found in kinds.values() for process in found or ()):
-            known = memory.get(process.pid)
-            memory[process.pid] = max(known or 0, process.usedGpuMemory or 0) or None
+            told = (memory.get(process.pid), process.usedGpuMemory)
+            memory[process.pid] = max((size for size in told if size is not None), default=None)
         return tuple(GpuProcess(pid, memory[pid]) for pid in sorted(memory))
 
     def _ask(self, gpu: _Gpu, metric: Metric, *calls: Callable[[], T]) -> T | None:

@@ -124,9 +124,10 @@ async def test_absurd_temperatures_are_passed_on_as_the_driver_means_them(
 
 
 async def test_a_process_that_computes_and_draws_is_one_process(child: NvmlChild, stub: StubDriver) -> None:
-    stub.says(compute__0="7:100,9:-", graphics__0="7:300,8:50")
+    stub.says(compute__0="6:0,7:100,9:-", graphics__0="7:300,8:50")
     first, _ = await child.read()
     assert first["processes"] == [
+        {"pid": 6, "memory_bytes": 0},
         {"pid": 7, "memory_bytes": 300},
         {"pid": 8, "memory_bytes": 50},
         {"pid": 9, "memory_bytes": None},
