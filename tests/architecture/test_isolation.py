@@ -24,7 +24,8 @@ STRANGERS = {
     "shrk_coordinator.state.coordinator": ENGINE | HEAVY | {"asyncio", "aiohttp", "structlog"},
     "shrk_coordinator.app": ENGINE | {"shrk_node_agent", "shrk_cli", "shrk", "openai", "pynvml"},
     "shrk_node_agent.state.node": ENGINE | HEAVY | {"asyncio", "aiohttp", "structlog"},
-    "shrk_node_agent.app": ENGINE | {"shrk_coordinator", "shrk_cli", "shrk", "openai", "sqlalchemy"},
+    "shrk_node_agent.app": ENGINE | {"shrk_coordinator", "shrk_cli", "shrk", "openai", "sqlalchemy", "pynvml"},
+    "shrk_node_agent.sensors.choose": ENGINE | HEAVY | {"aiohttp", "pynvml", "shrk_node_agent.link"},
     "shrk_cli.main": ENGINE | HEAVY | {"aiohttp", "shrk_coordinator", "shrk_node_agent", "shrk_contract", "shrk"},
     "shrk": ENGINE | {"grpc", "typer", "shrk_contract", "shrk_coordinator", "shrk_node_agent", "shrk_cli"},
 }

@@ -19,7 +19,7 @@ PLANTED = {
     "State is pure": ("shrk_coordinator/state/roster.py", "import asyncio"),
     "Coordinator, agent, SDK and command": ("shrk_node_agent/cli.py", "import shrk_coordinator.records"),
     "Coordinator: planes": ("shrk_coordinator/store/store.py", "import shrk_coordinator.data_plane.relay"),
-    "Agent: link and engine": ("shrk_node_agent/engine/pin.py", "import shrk_node_agent.link.dial"),
+    "Agent: link, engine and sensors": ("shrk_node_agent/engine/pin.py", "import shrk_node_agent.link.dial"),
     "The engine is a child process": ("shrk_node_agent/engine/vllm.py", "import torch"),
     "The SDK is openai and us": ("shrk/client.py", "import grpc"),
 }

@@ -1,0 +1,359 @@
+"""NVIDIA's GPUs through NVML, by the binding that NVIDIA itself publishes; the only module that imports it.
+
+Any call may be "Not Supported" on any card, driver or container. Each metric is asked for by itself: one that fails is
+None, one that is not supported is not asked for again, and only a driver that is gone fails the whole poll.
+All of this runs in one thread (`threaded.py`), which also imports the binding: that takes a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import structlog
+
+from shrk_node_agent.sensors.gpu import (
+    Abilities,
+    Actuated,
+    Capabilities,
+    Metric,
+    SensorsFailed,
+    Span,
+    VisibleDevicesWrong,
+)
+from shrk_node_agent.sensors.nvml_words import FOR_EVER, GONE, LOST, code_of, throttle_words, why_gone
+from shrk_node_agent.sensors.set_values import SetValues
+from shrk_node_agent.state.devices import Device, DevicesRefused, GpuProcess, GpuReading, visible
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+#: Drivers round a limit to what the board can hold; what differs by more was not taken.
+READ_BACK_WATTS_MAX = 1.0
+
+
+class _Lost(Exception):
+    """This GPU is gone, and the others are not."""
+
+
+class _NotOurs(Exception):
+    """The driver does not give us this GPU; `str()` says why."""
+
+
+@dataclass(slots=True)
+class _Gpu:
+    """One GPU while a connection to the driver lasts."""
+
+    index: int
+    #: NVML's; None: it was lost before it could be had.
+    handle: Any
+    device: Device
+    abilities: Abilities = field(default_factory=Abilities)
+    #: What was told at least once: that one is asked for again even if it is "not supported" for a while.
+    told: set[Metric] = field(default_factory=set)
+    untold: dict[Metric, str] = field(default_factory=dict)
+
+
+class NvmlDriver:
+    """See `Driver`. `visible_devices` as in the settings; empty: all of them."""
+
+    source = "nvml"
+
+    def __init__(self, visible_devices: Sequence[str] = ()) -> None:
+        self._wanted = tuple(visible_devices)
+        self._nvml: Any = None
+        self._initialised = False
+        self._gpus: list[_Gpu] = []
+        self._version = ""
+        self._left_out: dict[int, str] = {}
+        self._set: SetValues[tuple[str, Metric]] = SetValues(READ_BACK_WATTS_MAX)
+
+    # --- Driver --------------------------------------------------------------------------------------
+
+    def read(self) -> tuple[GpuReading, ...]:
+        """As in `Driver`. Raises SensorsFailed; VisibleDevicesWrong where `visible_devices` names what is not there."""
+        try:
+            if not self._initialised:
+                self._connect()
+            return tuple(map(self._read, self._gpus))
+        except SensorsFailed:
+            self._disconnect()
+            raise
+
+    def set_power_limit(self, uuid: str, watts: float) -> Actuated:
+        """As in `Driver`."""
+        gpu = self._known(uuid)
+        span = gpu.abilities.power_limit if gpu else None
+        if gpu is None or span is None:
+            return _cannot(uuid, gpu, Metric.POWER_LIMIT_RANGE)
+        if not span.holds(watts):
+            return Actuated(
+                False, f"{watts:g} W is outside {span.minimum:g} to {span.maximum:g} W, which this GPU takes"
+            )
+        return self._actuate(gpu, Metric.POWER_LIMIT, watts, READ_BACK_WATTS_MAX)
+
+    def set_target_temperature(self, uuid: str, celsius: float) -> Actuated:
+        """As in `Driver`; whole degrees."""
+        gpu = self._known(uuid)
+        span = gpu.abilities.target_temperature if gpu else None
+        if gpu is None or span is None:
+            return _cannot(uuid, gpu, Metric.TARGET_TEMPERATURE)
+        if not span.holds(celsius):
+            return Actuated(
+                False, f"{celsius:g} °C is outside {span.minimum:g} to {span.maximum:g} °C, which this GPU takes"
+            )
+        return self._actuate(gpu, Metric.TARGET_TEMPERATURE, round(celsius), 0)
+
+    def capabilities(self) -> Capabilities:
+        """As in `Driver`."""
+        return Capabilities(
+            self.source,
+            self._version,
+            tuple((gpu.device, replace(gpu.abilities, untold=dict(gpu.untold))) for gpu in self._gpus),
+            dict(self._left_out),
+        )
+
+    def close(self) -> None:
+        """As in `Driver`: what we set is set back, unless somebody else has set it since."""
+        for gpu in self._gpus if self._initialised else ():
+            for metric in (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE):
+                self._restore(gpu, metric)
+        self._disconnect()
+
+    # --- the connection ------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        import pynvml
+
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._initialised, self._left_out = True, {}
+            self._version = self._told_or("", pynvml.nvmlSystemGetDriverVersion)
+            found = [self._found(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError as error:
+            raise SensorsFailed(why_gone(pynvml, error)) from error
+        known = [gpu for gpu in found if gpu is not None]
+        chosen = visible(self._wanted, [gpu.device for gpu in known])
+        if isinstance(chosen, DevicesRefused):
+            raise VisibleDevicesWrong(chosen.reason)
+        for gpu in known:
+            if gpu.device not in chosen:
+                self._left_out[gpu.index] = "visible_devices does not name it"
+        self._gpus = [gpu for gpu in known if gpu.device in chosen]
+
+    def _disconnect(self) -> None:
+        if self._initialised:
+            self._initialised = False
+            self._told_or(None, self._nvml.nvmlShutdown)  # A driver that is gone says so, which is why we are here.
+
+    def _found(self, index: int) -> _Gpu | None:
+        """None: not for us."""
+        gpu = _Gpu(index, None, Device(index, f"index-{index}", "unknown GPU"))
+        try:
+            self._take(gpu)
+        except _Lost:
+            return gpu
+        except _NotOurs as why:
+            self._left_out[index] = str(why)
+            return None
+        return gpu
+
+    def _take(self, gpu: _Gpu) -> None:
+        """Get hold of one GPU, and ask who it is and what can be set. Raises _Lost, _NotOurs and SensorsFailed."""
+        nvml = self._nvml
+        try:
+            gpu.handle = nvml.nvmlDeviceGetHandleByIndex(gpu.index)
+        except nvml.NVMLError as error:
+            code = code_of(nvml, error)
+            if code in GONE:
+                raise SensorsFailed(why_gone(nvml, error)) from error
+            raise _NotOurs(FOR_EVER[code]) if code in FOR_EVER else _Lost from error
+        handle = gpu.handle
+        uuid = self._ask(gpu, Metric.UUID, lambda: str(nvml.nvmlDeviceGetUUID(handle)))
+        name = self._ask(gpu, Metric.NAME, lambda: str(nvml.nvmlDeviceGetName(handle)))
+        gpu.device = Device(gpu.index, uuid or gpu.device.uuid, name or gpu.device.name)
+        self._learn_abilities(gpu)
+
+    def _learn_abilities(self, gpu: _Gpu) -> None:
+        nvml, handle = self._nvml, gpu.handle
+        limits = self._ask(
+            gpu, Metric.POWER_LIMIT_RANGE, lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+        )
+        ends = self._ask(
+            gpu,
+            Metric.TARGET_TEMPERATURE,
+            lambda: [
+                nvml.nvmlDeviceGetTemperatureThreshold(handle, threshold)
+                for threshold in (
+                    nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_MIN,
+                    nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_MAX,
+                )
+            ],
+        )
+        gpu.abilities = Abilities(
+            power_limit=Span(limits[0] / 1000, limits[1] / 1000) if limits else None,
+            target_temperature=Span(float(ends[0]), float(ends[1])) if ends else None,
+        )
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def _read(self, gpu: _Gpu) -> GpuReading:
+        try:
+            if gpu.handle is None:
+                self._take(gpu)
+            return self._told(gpu)
+        except (_Lost, _NotOurs):
+            return GpuReading(gpu.device.uuid, gpu.index, gpu.device.name, lost=True)
+
+    def _told(self, gpu: _Gpu) -> GpuReading:
+        nvml, handle = self._nvml, gpu.handle
+        if gpu.abilities.power_limit is None or gpu.abilities.target_temperature is None:
+            self._learn_abilities(gpu)
+        # The binding reads it without a sign; a driver that says -1 means -1.
+        celsius = self._ask(
+            gpu, Metric.TEMPERATURE, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+        )
+        memory = self._ask(gpu, Metric.MEMORY, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        milliwatts = self._ask(gpu, Metric.POWER, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        limit = self._ask(gpu, Metric.POWER_LIMIT, lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle))
+        rates = self._ask(gpu, Metric.UTILISATION, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        reasons = self._ask(
+            gpu,
+            Metric.THROTTLE,
+            # Renamed with driver 535.
+            lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        )
+        return GpuReading(
+            gpu.device.uuid,
+            gpu.index,
+            gpu.device.name,
+            memory_bytes=memory.total if memory else 0,
+            memory_free_bytes=memory.free if memory else None,
+            temperature_celsius=None if celsius is None else float(celsius - (1 << 32) if celsius >> 31 else celsius),
+            power_watts=None if milliwatts is None else milliwatts / 1000,
+            power_limit_watts=None if limit is None else limit / 1000,
+            utilisation=rates.gpu / 100 if rates else None,
+            throttle=throttle_words(reasons or 0),
+            processes=self._processes(gpu),
+        )
+
+    def _processes(self, gpu: _Gpu) -> tuple[GpuProcess, ...] | None:
+        """None where a kind is not told just now: a game that is missing from the list would seem to have ended."""
+        nvml, handle = self._nvml, gpu.handle
+        asked = {
+            # The third form came with driver 510.
+            Metric.COMPUTE_PROCESSES: self._ask(
+                gpu,
+                Metric.COMPUTE_PROCESSES,
+                lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle),
+                lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v2(handle),
+            ),
+            Metric.GRAPHICS_PROCESSES: self._ask(
+                gpu,
+                Metric.GRAPHICS_PROCESSES,
+                lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle),
+                lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v2(handle),
+            ),
+        }
+        kinds = {metric: found for metric, found in asked.items() if metric not in gpu.untold}
+        if not kinds or None in kinds.values():
+            return None
+        memory: dict[int, int | None] = {}
+        for process in (process for found in kinds.values() for process in found or ()):
+            told = (memory.get(process.pid), process.usedGpuMemory)
+            memory[process.pid] = max((size for size in told if size is not None), default=None)
+        return tuple(GpuProcess(pid, memory[pid]) for pid in sorted(memory))
+
+    def _ask(self, gpu: _Gpu, metric: Metric, *calls: Callable[[], T]) -> T | None:
+        """The first of the calls that this driver has; None where it does not tell. Raises _Lost and SensorsFailed."""
+        if metric in gpu.untold:
+            return None
+        code = ""
+        for call in calls:
+            try:
+                value = call()
+            except self._nvml.NVMLError as error:
+                code = code_of(self._nvml, error)
+                if code in LOST:
+                    raise _Lost from error
+                if code in GONE:
+                    raise SensorsFailed(why_gone(self._nvml, error)) from error
+                if code != "FUNCTION_NOT_FOUND":
+                    break
+            except UnicodeDecodeError:
+                code = "NOT_SUPPORTED"  # A name that is not text: some firmware has that.
+                break
+            else:
+                gpu.told.add(metric)
+                return value
+        if code in FOR_EVER and metric not in gpu.told:
+            gpu.untold[metric] = FOR_EVER[code]
+        return None
+
+    def _told_or(self, otherwise: T, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (self._nvml.NVMLError, UnicodeDecodeError):
+            return otherwise
+
+    # --- setting -------------------------------------------------------------------------------------
+
+    def _known(self, uuid: str) -> _Gpu | None:
+        if not self._initialised:
+            raise SensorsFailed("the GPU driver has not been read yet, or is gone; it is asked anew at the next poll")
+        return next((gpu for gpu in self._gpus if gpu.device.uuid == uuid and gpu.handle is not None), None)
+
+    def _actuate(self, gpu: _Gpu, metric: Metric, value: float, tolerance: float) -> Actuated:
+        """Set, read back, and remember what it was before, before anything is set."""
+        unit = "W" if metric is Metric.POWER_LIMIT else "°C"
+        key = (gpu.device.uuid, metric)
+        try:
+            self._set.setting(key, self._get(gpu, metric), value)
+            self._put(gpu, metric, value)
+            back = self._get(gpu, metric)
+        except self._nvml.NVMLError as error:
+            code = code_of(self._nvml, error)
+            why = "it needs root" if code == "NO_PERMISSION" else FOR_EVER.get(code, str(error))
+            return Actuated(False, f"the {metric} of GPU {gpu.index} cannot be set: {why}")
+        self._set.left(key, back)
+        if abs(back - value) > tolerance:
+            return Actuated(
+                False, f"GPU {gpu.index} accepted a {metric} of {value:g} {unit}, and still has {back:g} {unit}"
+            )
+        return Actuated(True)
+
+    def _restore(self, gpu: _Gpu, metric: Metric) -> None:
+        key = (gpu.device.uuid, metric)
+        if not self._set.touched(key):
+            return
+        try:
+            before = self._set.to_restore(key, self._get(gpu, metric))
+            if before is not None:
+                self._put(gpu, metric, before)
+        except self._nvml.NVMLError as error:
+            _log.warning("gpu_setting_not_restored", gpu=gpu.index, setting=str(metric), reason=str(error))
+
+    def _get(self, gpu: _Gpu, metric: Metric) -> float:
+        nvml = self._nvml
+        if metric is Metric.POWER_LIMIT:
+            return float(nvml.nvmlDeviceGetPowerManagementLimit(gpu.handle)) / 1000
+        threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
+        return float(nvml.nvmlDeviceGetTemperatureThreshold(gpu.handle, threshold))
+
+    def _put(self, gpu: _Gpu, metric: Metric, value: float) -> None:
+        nvml = self._nvml
+        if metric is Metric.POWER_LIMIT:
+            nvml.nvmlDeviceSetPowerManagementLimit(gpu.handle, round(value * 1000))
+        else:
+            threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
+            nvml.nvmlDeviceSetTemperatureThreshold(gpu.handle, threshold, round(value))
+
+
+def _cannot(uuid: str, gpu: _Gpu | None, metric: Metric) -> Actuated:
+    if gpu is None:
+        return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
+    return Actuated(False, f"the driver does not tell the {metric}: {gpu.untold.get(metric, 'no answer')}")

@@ -1,0 +1,64 @@
+"""A program that reads GPUs through NVML as it is asked on its stdin, one JSON document a line, many at the same time.
+
+It runs where the stub library is the one that is found (`support.nvml`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from shrk_node_agent.sensors.gpu import SensorsFailed
+from shrk_node_agent.sensors.nvml import NvmlDriver
+from shrk_node_agent.sensors.threaded import ThreadedGpus
+
+
+class _Child:
+    def __init__(self) -> None:
+        self.gpus = ThreadedGpus(NvmlDriver())
+
+    async def answer(self, order: dict[str, Any]) -> Any:
+        """Of one order."""
+        match order["do"]:
+            case "new":
+                await self.gpus.close()
+                self.gpus = ThreadedGpus(NvmlDriver(order["visible"]), order["seconds"])
+                return None
+            case "ping":
+                return "pong"
+            case "read":
+                try:
+                    return [dataclasses.asdict(reading) for reading in await self.gpus.read()]
+                except SensorsFailed as failed:
+                    return {"failed": type(failed).__name__, "reason": str(failed)}
+            case "power_limit":
+                return dataclasses.asdict(await self.gpus.set_power_limit(order["uuid"], order["value"]))
+            case "target":
+                return dataclasses.asdict(await self.gpus.set_target_temperature(order["uuid"], order["value"]))
+            case "capabilities":
+                return self.gpus.capabilities().document()
+            case unknown:
+                raise AssertionError(f"nobody asks for {unknown}")
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    child = _Child()
+
+    async def one(order: dict[str, Any]) -> None:
+        answer = await child.answer(order)
+        print(json.dumps({"id": order["id"], "answer": answer}), flush=True)
+
+    async with asyncio.TaskGroup() as orders:
+        while line := await lines.readline():
+            orders.create_task(one(json.loads(line)))
+    await child.gpus.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
