@@ -1,4 +1,4 @@
-"""Random schedules, moments and zones, judged by one who looks at every minute; days on which clocks are set anew too."""
+"""Random schedules, moments and zones, judged by one who looks at every minute; many where clocks are set anew."""
 
 from __future__ import annotations
 

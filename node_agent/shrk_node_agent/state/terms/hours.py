@@ -5,8 +5,8 @@
 
 A window is `HH:MM-HH:MM`, on every day or on the days named before it: `mon-fri 22:00-08:00`, `sat,sun 10:00-24:00`.
 Several are separated by commas or semicolons; a comma after a day goes on with the days. The end does not belong to a
-window, and one over midnight belongs to the day on which it begins. Whatever the wall clock does, an instant is judged by
-what it shows: of an hour that comes twice both count, of one that is skipped nothing does.
+window, and one over midnight belongs to the day on which it begins. Whatever clocks do, an instant is judged by what
+they show: of an hour that comes twice both count, of one that is skipped nothing does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The owner's hours: what may be written, what is open when, and how long that lasts, also where clocks are set anew."""
+"""The owner's hours: what may be written, what is open when, and for how long, also where clocks are set anew."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""What a GPU's thermometer is worth: where it stands, where it is going, and whether it can be believed.
+
+    WAITING --> TOLD      the first temperature
+            --> UNKNOWN   a reading without one, and there never was one
+    UNKNOWN --> TOLD
+    TOLD    --> SILENT    no temperature for SILENCE_SECONDS_MAX
+            --> ABSURD    one that no card has
+    SILENT, ABSURD --> TOLD   a temperature that can be
+
+In all but TOLD the card counts as hot.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+#: Five readings are missing: a card under load may have warmed by five degrees meanwhile.
+SILENCE_SECONDS_MAX = 5.0
+#: 255 and 0 are what broken sensors tell; a card is switched off by itself long before 150.
+CELSIUS_MAX = 150.0
+#: Long enough for a slope out of whole degrees, short enough to see a fan fail.
+SLOPE_SECONDS = 6.0
+#: Drivers tell whole degrees and cut off: 67 may be almost 68, and is where it has just risen to that.
+GRAIN_CELSIUS = 1.0
+#: A reading is missing. A card that is given all its slots meanwhile warms by about as much as this.
+LATE_SECONDS = 2.0
+UNTOLD_CELSIUS_PER_SECOND = 1.0
+
+
+class Trust(Enum):
+    """What is known; the picture above."""
+
+    WAITING = "waiting"
+    TOLD = "told"
+    UNKNOWN = "unknown"
+    SILENT = "silent"
+    ABSURD = "absurd"
+
+
+@dataclass(slots=True)
+class Gauge:
+    """One thermometer. Times are monotonic seconds."""
+
+    silence_seconds: float = SILENCE_SECONDS_MAX
+    trust: Trust = Trust.WAITING
+    #: The last that can be.
+    celsius: float | None = None
+    told_at: float = 0.0
+    #: The last one that cannot be.
+    absurd: float | None = None
+    rising: bool = False
+    _recent: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def read(self, now: float, celsius: float | None) -> None:
+        """A reading came; None: without a temperature."""
+        if celsius is None:
+            if self.celsius is None and self.trust is not Trust.ABSURD:
+                self.trust = Trust.UNKNOWN
+        elif not 0.0 < celsius <= CELSIUS_MAX:  # so that what is not a number is absurd too
+            self.trust, self.absurd = Trust.ABSURD, celsius
+            self._recent.clear()
+        else:
+            self._told(now, celsius)
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self.trust is Trust.TOLD and now - self.told_at > self.silence_seconds:
+            self.trust = Trust.SILENT
+            self._recent.clear()
+
+    def _told(self, now: float, celsius: float) -> None:
+        if self.celsius is not None and celsius != self.celsius:
+            self.rising = celsius > self.celsius
+        if self.trust is not Trust.TOLD:
+            self._recent.clear()
+        self.trust, self.celsius, self.told_at = Trust.TOLD, celsius, now
+        self._recent.append((now, celsius))
+        while now - self._recent[0][0] > SLOPE_SECONDS:
+            self._recent.popleft()
+
+    @property
+    def slope(self) -> float:
+        """Degrees a second, by least squares over the last readings; never below 0."""
+        count = len(self._recent)
+        if count < 2 or self._recent[0][1] >= self._recent[-1][1]:
+            return 0.0
+        mean_at = sum(at for at, _ in self._recent) / count
+        mean_celsius = sum(celsius for _, celsius in self._recent) / count
+        spread = sum((at - mean_at) ** 2 for at, _ in self._recent)
+        if not spread:
+            return 0.0
+        return max(0.0, sum((at - mean_at) * (celsius - mean_celsius) for at, celsius in self._recent) / spread)
+
+    def forecast(self, now: float, seconds: float) -> float:
+        """Where it will be in so many seconds, if it goes on like this; where it is believed."""
+        assert self.celsius is not None, "a forecast is asked for where there is a temperature"
+        untold = max(0.0, now - self.told_at - LATE_SECONDS) * UNTOLD_CELSIUS_PER_SECOND
+        return self.celsius + self.slope * seconds + untold
+
+    def warmest(self, now: float, seconds: float) -> float:
+        """The same, and what whole degrees hide."""
+        hidden = GRAIN_CELSIUS if self.rising and self.celsius == int(self.celsius or 0.0) else 0.0
+        return max(self.forecast(now, seconds), (self.celsius or 0.0) + hidden)
