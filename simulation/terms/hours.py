@@ -132,3 +132,24 @@ def check(case: Case) -> str:
     return (
         f"seed {case.seed}: {case.text!r} at {case.moment} in {case.zone}: {told}, but (open, closes, opens) is {right}"
     )
+
+
+class Mismatch(Exception):
+    """The schedule said something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one question came to."""
+
+    open: bool
+    changes: bool
+    digest: str = ""
+
+
+def answered(seed: int) -> Answer:
+    """One question, where schedule and oracle agree. Raises Mismatch."""
+    case = Case.drawn(seed)
+    if mismatch := check(case):
+        raise Mismatch(mismatch)
+    return Answer(case.open_at(case.moment), case.change_in() is not None)

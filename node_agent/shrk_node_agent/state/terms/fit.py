@@ -37,6 +37,7 @@ OVERHEAD_BYTES = 1_200_000_000
 SLOT_TOKENS = 1_024
 #: The context that an engine is given where the owner names none.
 CONTEXT_TOKENS = 8_192
+_REMEDY = "write what it takes in all as its `memory_gb`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,13 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeUnknown:
+    """Nothing can be said about it, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """Where a model goes. No devices: nowhere, and the reason says what is missing."""
 
@@ -114,14 +122,18 @@ class Fit:
         return self.bytes_needed // self.tensor_parallel if self.tensor_parallel else 0
 
 
-def needed(model: Model) -> Need | None:
-    """What it needs; None: neither its size nor its weights are known. Raises KeyError for an unknown quantisation."""
+def needed(model: Model) -> Need | SizeUnknown:
+    """What it needs."""
     if model.memory_bytes is not None:
         return Need(model.memory_bytes, 0.0, 0.0)
-    weights = float(model.weights_bytes or 0) or (model.parameters or 0.0) * 1e9 * WEIGHT_BYTES[model.quantisation]
+    weight_bytes = WEIGHT_BYTES.get(model.quantisation)
+    if not model.weights_bytes and weight_bytes is None:
+        known = ", ".join(filter(None, WEIGHT_BYTES))
+        return SizeUnknown(f"its quantisation {model.quantisation!r} is none of {known}: {_REMEDY}")
+    weights = float(model.weights_bytes or 0) or (model.parameters or 0.0) * 1e9 * (weight_bytes or 0.0)
     if not weights:
-        return None
-    billions = model.parameters or weights / 1e9 / WEIGHT_BYTES[model.quantisation]
+        return SizeUnknown(f"its size is not known: {_REMEDY}")
+    billions = model.parameters or weights / 1e9 / (weight_bytes or WEIGHT_BYTES[""])
     shape = model.shape or usual_shape(billions)
     context = model.context_tokens or CONTEXT_TOKENS
     tokens = max(context, model.slots * min(context, SLOT_TOKENS))
@@ -137,10 +149,10 @@ def usual_shape(billions: float) -> Shape:
 
 
 def fits(model: Model, gpus: Sequence[GpuReading], taken: Mapping[str, int] | None = None) -> Fit:
-    """The smallest set of equal GPUs that holds it beside what is `taken` (bytes by UUID); of these the fullest ones."""
+    """The smallest set of equal GPUs that holds it beside what is `taken` (bytes by UUID); of several the fullest."""
     need = needed(model)
-    if need is None:
-        return Fit(reason="its size is not known: write what it takes as `memory_gb`")
+    if isinstance(need, SizeUnknown):
+        return Fit(reason=need.reason)
     taken = taken or {}
     room = {gpu.uuid: int(gpu.memory_bytes * USABLE_SHARE) - taken.get(gpu.uuid, 0) for gpu in gpus if not gpu.lost}
     alike: dict[tuple[str, int], list[GpuReading]] = {}

@@ -3,15 +3,15 @@
     ours   --> theirs   another program holds memory there, or the GPU is busy and not with us
     theirs --> ours     nothing of that for BACK_SECONDS
 
-A program that holds less than a desktop's own windows do is not somebody. Where the driver does not tell processes, what
-is taken and not ours counts, and the reason says so. A GPU that does work which we did not give it is another's; in the
-mode "idle" little of that is enough.
+A program that holds less than a desktop's own windows do is not somebody. Where the driver does not tell processes,
+what is taken and not ours counts, and the reason says so. A GPU that does work which we did not give it is another's;
+in the mode "idle" little of that is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shrk_node_agent.state.devices import GpuReading
@@ -30,6 +30,8 @@ BUSY_SECONDS = 3.0
 DRAIN_SECONDS_MAX = 5.0
 #: A game between two levels, a pause between two renderings.
 BACK_SECONDS = 60.0
+#: A process of ours that has just ended may still be listed.
+GONE_SECONDS = 30.0
 
 
 class When(StrEnum):
@@ -44,7 +46,7 @@ class When(StrEnum):
 class Ours:
     """What of a GPU is ours. Where processes have other numbers than here (in containers), `pids` is None."""
 
-    #: Of our engines' process trees.
+    #: Of our engines' process trees, looked at after the reading: a child that was born in between is not a stranger.
     pids: Collection[int] | None = ()
     #: What our engines there may take.
     memory_bytes: int = 0
@@ -81,11 +83,15 @@ class Owner:
     _seen_at: float = 0.0
     _busy_since: float | None = None
     _reason: str = ""
+    #: When each of our processes was last seen among ours.
+    _ours: dict[int, float] = field(default_factory=dict)
 
     def reading(self, now: float, reading: GpuReading, ours: Ours) -> Occupancy:
         """It was read, and this of it is ours."""
         if reading.lost:
             return self.tick(now)
+        self._ours |= dict.fromkeys(ours.pids or (), now)
+        self._ours = {pid: at for pid, at in self._ours.items() if now - at < GONE_SECONDS}
         reason = self._memory(reading, ours) or self._work(now, reading, ours)
         if reason:
             self._since = now if self._since is None else self._since
@@ -113,13 +119,14 @@ class Owner:
     def _memory(self, reading: GpuReading, ours: Ours) -> str:
         """Who holds memory there; empty: nobody."""
         if reading.processes is not None and ours.pids is not None:
-            others = [p for p in reading.processes if p.pid not in ours.pids]
+            others = [p for p in reading.processes if p.pid not in self._ours]
             large = [p for p in others if (p.memory_bytes or 0) >= PROGRAM_BYTES_MIN]
-            if not large:
+            if large:
+                most = max(large, key=lambda p: p.memory_bytes or 0)
+                beside = f" and {len(large) - 1} more" if len(large) > 1 else ""
+                return f"another program (process {most.pid}{beside}) holds {_gb(most.memory_bytes or 0)} of it"
+            if all(p.memory_bytes is not None for p in others):
                 return ""
-            most = max(large, key=lambda p: p.memory_bytes or 0)
-            beside = f" and {len(large) - 1} more" if len(large) > 1 else ""
-            return f"another program (process {most.pid}{beside}) holds {_gb(most.memory_bytes or 0)} of it"
         if reading.memory_free_bytes is None or not reading.memory_bytes:
             return ""
         taken = reading.memory_bytes - reading.memory_free_bytes - ours.memory_bytes
@@ -131,7 +138,7 @@ class Owner:
         """Whether it works, and not for us; empty: no."""
         least = BUSY_SHARE_IDLE_MIN if self.when is When.IDLE else BUSY_SHARE_MIN
         share = reading.utilisation
-        alone = reading.processes is not None and ours.pids is not None and self._only_ours(reading, ours.pids)
+        alone = bool(reading.processes) and all(process.pid in self._ours for process in reading.processes or ())
         if share is None or share < least or ours.working or alone:
             self._busy_since = None
             return ""
@@ -139,11 +146,6 @@ class Owner:
         if now - self._busy_since < BUSY_SECONDS:
             return ""
         return f"another program keeps it busy ({share:.0%})"
-
-    @staticmethod
-    def _only_ours(reading: GpuReading, pids: Collection[int]) -> bool:
-        processes = reading.processes or ()
-        return bool(processes) and all(process.pid in pids for process in processes)
 
 
 def _gb(count: int) -> str:

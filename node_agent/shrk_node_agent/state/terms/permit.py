@@ -71,15 +71,14 @@ def permit(
     occupancies: Sequence[Occupancy] = (),
     pause: Pause | None = None,
     draining_since: float | None = None,
-    closed_since: float | None = None,
     drain_seconds: float = DRAIN_SECONDS,
 ) -> Permit:
-    """All terms as one. `draining_since`: the agent stops; `closed_since`: when the door first saw the window closed."""
+    """All terms as one. `draining_since`: when the agent began to stop; times are monotonic seconds."""
     said = [
-        *(_lost(thermal) for thermal in thermals if thermal.lost),
+        *(_lost(now, thermal) for thermal in thermals if thermal.lost),
         *_agent(draining_since, drain_seconds),
         *_paused(now, pause, drain_seconds),
-        *_hours(now, opening, closed_since),
+        *_hours(now, opening),
         *(_theirs(now, occupancy) for occupancy in occupancies if occupancy.theirs),
         *(_hot(now, thermal) for thermal in thermals if not thermal.lost and not thermal.admits),
         *_closing(now, opening, drain_seconds),
@@ -108,9 +107,9 @@ def node_permit(permits: Iterable[Permit]) -> Permit:
     return max(permits, key=lambda p: (p.state is None, p.admits, not p.stop, p.slot_share), default=Permit())
 
 
-def _lost(thermal: Thermal) -> Permit:
+def _lost(now: float, thermal: Thermal) -> Permit:
     reason = f"GPU {thermal.index}: {thermal.reason}"
-    return Permit(State.OFFLINE, reason, thermal.next_action, drain_by=float("-inf"), stop=True)
+    return Permit(State.OFFLINE, reason, thermal.next_action, drain_by=now, stop=True)
 
 
 def _agent(draining_since: float | None, drain_seconds: float) -> Iterator[Permit]:
@@ -128,16 +127,15 @@ def _paused(now: float, pause: Pause | None, drain_seconds: float) -> Iterator[P
     )
 
 
-def _hours(now: float, opening: Opening, closed_since: float | None) -> Iterator[Permit]:
+def _hours(now: float, opening: Opening) -> Iterator[Permit]:
     if opening.open:
         return
     opens = "never" if opening.opens_in is None else f"in {in_words(opening.opens_in)}"
-    since = now if closed_since is None else closed_since
     yield Permit(
         State.OFF_SCHEDULE,
         f"outside its owner's hours; it opens {opens}",
         "Nothing; `shrk set schedule` changes its hours.",
-        drain_by=since,
+        drain_by=now,
         stop=True,
     )
 
