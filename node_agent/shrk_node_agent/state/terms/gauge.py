@@ -22,6 +22,8 @@ SILENCE_SECONDS_MAX = 5.0
 CELSIUS_MAX = 150.0
 #: Long enough for a slope out of whole degrees, short enough to see a fan fail.
 SLOPE_SECONDS = 6.0
+#: Over less than this, one step of a whole degree would look like a fire.
+SLOPE_SECONDS_MIN = 3.0
 #: Drivers tell whole degrees and cut off: 67 may be almost 68, and is where it has just risen to that.
 GRAIN_CELSIUS = 1.0
 #: A reading is missing. A card that is given all its slots meanwhile warms by about as much as this.
@@ -85,7 +87,7 @@ class Gauge:
     def slope(self) -> float:
         """Degrees a second, by least squares over the last readings; never below 0."""
         count = len(self._recent)
-        if count < 2 or self._recent[0][1] >= self._recent[-1][1]:
+        if count < 2 or self._recent[-1][0] - self._recent[0][0] < SLOPE_SECONDS_MIN:
             return 0.0
         mean_at = sum(at for at, _ in self._recent) / count
         mean_celsius = sum(celsius for _, celsius in self._recent) / count

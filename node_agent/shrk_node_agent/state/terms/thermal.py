@@ -35,8 +35,9 @@ STOP_ABOVE_CAP = 8.0
 #: A node that comes and goes costs more than it gives. Shutting is always allowed, so opening waits for two of these.
 FLIPS_MAX = 6
 FLIPS_SECONDS = 3600.0
-#: What it takes until fewer slots are felt: the next reading, and the time in which answers are moved.
-LEAD_SECONDS = 4.0
+#: What it takes until fewer slots are felt: the next reading, and the time in which answers are moved. A single step of
+#: a whole degree, the steepest slope of a card that warms slowly, stays below one more degree.
+LEAD_SECONDS = 3.5
 #: A card that works and cannot be seen is emptied: answers have had their usual time by then.
 BLIND_SECONDS_MAX = 60.0
 #: The least share of slots with which a card comes back.
