@@ -53,6 +53,8 @@ class Gauge:
     #: The last one that cannot be.
     absurd: float | None = None
     rising: bool = False
+    #: Degrees a second, by least squares over the last readings; never below 0.
+    slope: float = 0.0
     _recent: deque[tuple[float, float]] = field(default_factory=deque)
 
     def read(self, now: float, celsius: float | None) -> None:
@@ -82,19 +84,22 @@ class Gauge:
         self._recent.append((now, celsius))
         while now - self._recent[0][0] > SLOPE_SECONDS:
             self._recent.popleft()
+        self.slope = self._slope()
 
-    @property
-    def slope(self) -> float:
-        """Degrees a second, by least squares over the last readings; never below 0."""
-        count = len(self._recent)
-        if count < 2 or self._recent[-1][0] - self._recent[0][0] < SLOPE_SECONDS_MIN:
+    def _slope(self) -> float:
+        recent = self._recent
+        if recent[-1][0] - recent[0][0] < SLOPE_SECONDS_MIN:
             return 0.0
-        mean_at = sum(at for at, _ in self._recent) / count
-        mean_celsius = sum(celsius for _, celsius in self._recent) / count
-        spread = sum((at - mean_at) ** 2 for at, _ in self._recent)
-        if not spread:
-            return 0.0
-        return max(0.0, sum((at - mean_at) * (celsius - mean_celsius) for at, celsius in self._recent) / spread)
+        mean_at = mean_celsius = 0.0
+        for at, celsius in recent:
+            mean_at += at
+            mean_celsius += celsius
+        mean_at, mean_celsius = mean_at / len(recent), mean_celsius / len(recent)
+        together = spread = 0.0
+        for at, celsius in recent:
+            together += (at - mean_at) * (celsius - mean_celsius)
+            spread += (at - mean_at) ** 2
+        return max(0.0, together / spread)
 
     def forecast(self, now: float, seconds: float) -> float:
         """Where it will be in so many seconds, if it goes on like this; where it is believed."""

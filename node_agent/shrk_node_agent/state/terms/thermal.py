@@ -26,11 +26,15 @@ from shrk_node_agent.state.devices import HARDWARE_THERMAL, GpuReading
 from shrk_node_agent.state.terms.actuators import Abilities, Actuation, Actuators, Rung
 from shrk_node_agent.state.terms.gauge import SILENCE_SECONDS_MAX, Gauge, Trust
 
+#: What runs goes on to make heat when nothing new is taken; and three degrees between shutting and opening.
 SHUT_BELOW_CAP = 2.0
 OPEN_BELOW_CAP = 5.0
+#: A heat sink is slower than its thermometer: what is cool for a moment is not.
 COOL_SECONDS = 30.0
+#: The gentler rungs have not held it, and had their time.
 DRAIN_ABOVE_CAP = 3.0
 DRAIN_SECONDS = 10.0
+#: Whatever the card does for itself at such a temperature, its owner wanted less.
 STOP_ABOVE_CAP = 8.0
 #: A node that comes and goes costs more than it gives. Shutting is always allowed, so opening waits for two of these.
 FLIPS_MAX = 6
