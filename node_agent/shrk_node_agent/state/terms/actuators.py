@@ -18,13 +18,14 @@ from enum import IntEnum
 ACTUATE_SECONDS = 5.0
 #: Below the temperature at which work stops, so that a card that holds it goes on; above that at which it is resumed.
 TARGET_BELOW_CAP = 4.0
-#: The power limit goes down before the cap is reached.
-POWER_BELOW_CAP = 1.0
+#: The power limit goes down before work has to stop: then the card goes on, and somewhat slower.
+POWER_BELOW_CAP = 3.0
 #: One step: a seventh of the power costs some hundredths of the speed, and shows within a few seconds.
 POWER_STEP = 0.85
 STEP_SECONDS = 5.0
-#: Going up is not urgent.
+#: Going up is not urgent, and waits for the temperature at which work is resumed.
 RAISE_SECONDS = 60.0
+RAISE_BELOW_CAP = 5.0
 #: Drivers round what they are told.
 WATTS_SLACK = 1.0
 
@@ -117,7 +118,7 @@ class Actuators:
         if forecast >= self._cap - POWER_BELOW_CAP and (self._watts is None or since >= STEP_SECONDS):
             lower = max(self._abilities.watts_min, watts * POWER_STEP)
             return Actuation(Rung.POWER_LIMIT, lower) if lower < watts else None
-        if celsius <= self._cap - TARGET_BELOW_CAP and self._limited and since >= RAISE_SECONDS:
+        if celsius <= self._cap - RAISE_BELOW_CAP and self._limited and since >= RAISE_SECONDS:
             return Actuation(Rung.POWER_LIMIT, min(before, watts / POWER_STEP))
         return None
 
@@ -133,6 +134,10 @@ class Actuators:
             self._watts = wish.value
         else:
             self._able[rung], self._watts = False, None
+
+    def set_cap(self, cap: float) -> None:
+        """The owner has another one; the card's own target follows."""
+        self._cap, self._targeted = cap, False
 
     def released(self) -> tuple[Actuation, ...]:
         """What gives the card its power back when the agent ends, also where a wish of ours was never confirmed."""

@@ -145,6 +145,11 @@ class Heat:
         self._actuators.actuated(now, rung, confirmed)
         self.view = self._viewed(now)
 
+    def set_cap(self, cap: float) -> None:
+        """The owner has another cap, in degrees Celsius; it holds from the next reading or tick on."""
+        self.cap = cap
+        self._actuators.set_cap(cap)
+
     def released(self) -> tuple[Actuation, ...]:
         """What gives the card back as it was."""
         return self._actuators.released()

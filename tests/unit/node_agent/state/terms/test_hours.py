@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -42,6 +43,7 @@ def test_days_are_lists_and_ranges_also_over_the_end_of_the_week() -> None:
     assert week == {"fri-mon": {4, 5, 6, 0}, "sat,sun": {5, 6}, "monday": {0}}
     both = Schedule.parse("mon-fri 22:00-08:00, sat,sun 00:00-24:00")
     assert [w.days for w in both.windows] == [{0, 1, 2, 3, 4}, {5, 6}]
+    assert both.windows == Schedule.parse("mon-fri, 22:00 - 08:00, sat, sun 00:00-24:00").windows
     assert both.windows == Schedule.parse("Mon-Fri 22:00-08:00; sat-sun 00:00-24:00").windows
 
 
@@ -78,9 +80,11 @@ def test_of_an_hour_that_comes_twice_both_count() -> None:
         ("sat,sun", "days and no hours", "'sat,sun 00:00-24:00'"),
         ("sat; 22:00-08:00", "days and no hours", "'sat 00:00-24:00'"),
         ("22:00-08:00 mon", "not HH:MM-HH:MM", "'22:00-08:00'"),
+        ("-,mon 8-9", "not HH:MM-HH:MM", "'mon 08:00-09:00'"),
         ("always", "days and no hours", "00:00-24:00'"),
         ("22:00-08:00,,", "nothing stands before", "take that out"),
         (",".join(["22:00-08:00"] * 22), "more than 21", "join some"),
+        ("x" * 1_001, "more than 1000", "join days"),
     ],
 )
 def test_what_is_no_schedule_is_refused_with_the_nearest_right_one(text: str, what: str, nearest: str) -> None:
@@ -90,6 +94,19 @@ def test_what_is_no_schedule_is_refused_with_the_nearest_right_one(text: str, wh
     assert nearest in str(refused.value)
     if "HH:MM" in str(refused.value):
         Schedule.parse(str(refused.value).rpartition("the nearest is ")[2].strip("'"))
+
+
+def test_whatever_is_written_is_a_schedule_or_refused_with_one() -> None:
+    print(f"seed {SEED}")
+    dice = random.Random(SEED)
+    words = ["mon", "fri", "xyz", "daily", "-", "–", ",", ";", " ", "22", ":", "00", "8", "24", "61", "pm", "to"]
+    for _ in range(3_000):
+        text = "".join(dice.choices(words, k=dice.randrange(1, 12)))
+        try:
+            Schedule.parse(text)
+        except ScheduleInvalid as refused:
+            nearest = str(refused).rpartition("the nearest is ")[2]
+            assert "take that out" in nearest or Schedule.parse(nearest.strip("'")).windows, text
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"])

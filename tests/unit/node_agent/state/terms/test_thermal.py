@@ -173,13 +173,23 @@ def test_a_lost_card_is_out() -> None:
     assert "fallen off the bus" in view.reason
 
 
+def test_another_cap_holds_from_the_next_reading_on() -> None:
+    card = Card(Abilities(target_temperature=True))
+    card.told(75.0)
+    card.heat.actuated(card.now, Rung.TARGET_TEMPERATURE, confirmed=True)
+    card.heat.set_cap(90.0)
+    [wish] = card.heat.tick(card.now)
+    assert wish.value == 86.0
+    assert card.told(*[75.0] * 31).view.admits
+
+
 def test_the_rung_in_use_is_told_only_when_it_was_read_back() -> None:
     card = Card(Abilities(True, True, 100.0, 300.0))
     assert card.told(50.0).view.rung is Rung.NONE
     card.heat.actuated(card.now, Rung.TARGET_TEMPERATURE, confirmed=True)
     assert card.heat.view.rung is Rung.TARGET_TEMPERATURE
-    card.told(*ramp(50.0, 69.0, 0.05))
-    assert card.heat.view.rung is Rung.TARGET_TEMPERATURE
+    view = card.told(*ramp(50.0, 67.0, 0.05)).view
+    assert (view.rung, view.admits) == (Rung.TARGET_TEMPERATURE, True)
     card.heat.actuated(card.now, Rung.POWER_LIMIT, confirmed=True)
     assert card.heat.view.rung is Rung.POWER_LIMIT
     assert "its power is limited to 255 W" in card.heat.view.reason
