@@ -223,6 +223,8 @@ def _loose(hour: str, minute: str | None, half: str | None) -> int:
 
 
 def _days_suggested(text: str) -> str:
+    if "daily" in text:
+        return "daily "
     parts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         names = [_nearest_day(name.strip()) for name in re.split("[-–]", _OTHER_DAYS.get(part, part)) if name.strip()]
@@ -237,7 +239,5 @@ def _nearest_day(name: str) -> str:
     def alike(day: str) -> int:
         return sum(1 for length in range(1, 10) if day[:length] == name[:length]) if name else 0
 
-    if name == "daily":
-        return name
     best = max(_FULL, key=alike)
     return best[:3] if alike(best) else "mon"

@@ -81,6 +81,7 @@ def test_of_an_hour_that_comes_twice_both_count() -> None:
         ("sat; 22:00-08:00", "days and no hours", "'sat 00:00-24:00'"),
         ("22:00-08:00 mon", "not HH:MM-HH:MM", "'22:00-08:00'"),
         ("-,mon 8-9", "not HH:MM-HH:MM", "'mon 08:00-09:00'"),
+        ("daily-fri 22:00-08:00", "is no day", "'daily 22:00-08:00'"),
         ("always", "days and no hours", "00:00-24:00'"),
         ("22:00-08:00,,", "nothing stands before", "take that out"),
         (",".join(["22:00-08:00"] * 22), "more than 21", "join some"),
