@@ -2,6 +2,7 @@
 
     WAITING --> TOLD      the first temperature
             --> UNKNOWN   a reading without one, and there never was one
+            --> SILENT    no reading for SILENCE_SECONDS_MAX
     UNKNOWN --> TOLD
     TOLD    --> SILENT    no temperature for SILENCE_SECONDS_MAX
             --> ABSURD    one that no card has
@@ -49,7 +50,8 @@ class Gauge:
     trust: Trust = Trust.WAITING
     #: The last that can be.
     celsius: float | None = None
-    told_at: float = 0.0
+    #: When that was; before there was any, when it was first waited for.
+    told_at: float | None = None
     #: The last one that cannot be.
     absurd: float | None = None
     rising: bool = False
@@ -71,9 +73,15 @@ class Gauge:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
-        if self.trust is Trust.TOLD and now - self.told_at > self.silence_seconds:
+        if self.told_at is None:
+            self.told_at = now
+        if self.trust in (Trust.WAITING, Trust.TOLD) and self.quiet(now) > self.silence_seconds:
             self.trust = Trust.SILENT
             self._recent.clear()
+
+    def quiet(self, now: float) -> float:
+        """Seconds since it told a temperature."""
+        return 0.0 if self.told_at is None else now - self.told_at
 
     def _told(self, now: float, celsius: float) -> None:
         if self.celsius is not None and celsius != self.celsius:
@@ -104,7 +112,7 @@ class Gauge:
     def forecast(self, now: float, seconds: float) -> float:
         """Where it will be in so many seconds, if it goes on like this; where it is believed."""
         assert self.celsius is not None, "a forecast is asked for where there is a temperature"
-        untold = max(0.0, now - self.told_at - LATE_SECONDS) * UNTOLD_CELSIUS_PER_SECOND
+        untold = max(0.0, self.quiet(now) - LATE_SECONDS) * UNTOLD_CELSIUS_PER_SECOND
         return self.celsius + self.slope * seconds + untold
 
     def warmest(self, now: float, seconds: float) -> float:

@@ -160,6 +160,10 @@ class Heat:
     def _lost(self) -> bool:
         return self._reading is not None and self._reading.lost
 
+    @property
+    def _slows(self) -> bool:
+        return self._reading is not None and HARDWARE_THERMAL in self._reading.throttle
+
     def _forecast(self, now: float) -> float:
         return self._gauge.forecast(now, self.limits.lead_seconds)
 
@@ -174,7 +178,7 @@ class Heat:
             self._over_since = None
         elif self._over_since is None:
             self._over_since = now
-        if believed:
+        if believed or self._gauge.trust is Trust.WAITING:
             self._blind_since = None
         elif self._blind_since is None:
             self._blind_since = now
@@ -182,8 +186,7 @@ class Heat:
             self._draining = self._stopped = False
         over = self._over_since is not None and now - self._over_since >= DRAIN_SECONDS
         blind = self._blind_since is not None and now - self._blind_since >= BLIND_SECONDS_MAX
-        slows = believed and self._reading is not None and HARDWARE_THERMAL in self._reading.throttle
-        self._draining |= over or blind or slows
+        self._draining |= over or blind or (believed and self._slows)
         self._stopped |= celsius is not None and celsius >= self.cap + STOP_ABOVE_CAP
 
     def _cool(self, now: float) -> bool:
@@ -263,8 +266,10 @@ class Heat:
                     "Update its driver, or leave it out of `visible_devices`.",
                 )
             case Trust.SILENT:
-                silent = now - self._gauge.told_at
-                return f"no temperature for {silent:.0f} s, which counts as hot; {again}", "Look at its driver."
+                return (
+                    f"no temperature for {self._gauge.quiet(now):.0f} s, which counts as hot; {again}",
+                    "Look at its driver.",
+                )
             case Trust.ABSURD:
                 return f"{self._gauge.absurd:g} °C cannot be, and counts as hot; {again}", "Look at its driver."
             case Trust.TOLD:
@@ -272,6 +277,8 @@ class Heat:
 
     def _told(self, now: float, rung: Rung, again: str) -> tuple[str, str]:
         told = f"{self._gauge.celsius:g} °C of {self.cap:g} °C"
+        if self._slows:
+            told += ", and the card slows itself down for heat"
         share = min(self._cut, self._ceiling)
         done = {
             Rung.NONE: "",

@@ -24,6 +24,15 @@ def test_it_waits_for_the_first_temperature_and_is_then_told() -> None:
     assert (gauge.trust, gauge.celsius) == (Trust.TOLD, 40.0)
 
 
+def test_a_driver_that_never_answers_is_silent_too() -> None:
+    gauge = Gauge()
+    gauge.tick(100.0)
+    gauge.tick(100.0 + SILENCE_SECONDS_MAX)
+    assert gauge.trust is Trust.WAITING
+    gauge.tick(112.0)
+    assert (gauge.trust, gauge.quiet(112.0)) == (Trust.SILENT, 12.0)
+
+
 def test_a_card_that_never_told_a_temperature_is_unknown_until_it_does() -> None:
     gauge = Gauge()
     gauge.read(0.0, None)

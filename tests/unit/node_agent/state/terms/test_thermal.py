@@ -127,6 +127,7 @@ def test_less_than_ten_seconds_in_a_row_do_not_drain() -> None:
 def test_a_card_that_slows_itself_down_is_drained_at_any_temperature() -> None:
     view = Card().told(60.0, throttle=(HARDWARE_THERMAL,)).view
     assert (view.drain, view.admits, view.stop) == (True, False, False)
+    assert view.reason.startswith("60 °C of 70 °C, and the card slows itself down for heat; what runs is moved")
 
 
 @pytest.mark.parametrize("absurd", [0.0, 255.0, -1.0])
@@ -156,6 +157,12 @@ def test_silence_of_more_than_five_seconds_counts_as_hot_and_a_minute_of_it_drai
     assert (view.admits, view.drain) == (False, False)
     assert "no temperature for 6 s, which counts as hot" in view.reason
     assert quiet(61).view.drain
+
+
+def test_a_driver_that_never_answers_admits_nothing_and_says_for_how_long() -> None:
+    view = Card().silent(120).view
+    assert not view.admits
+    assert view.reason.startswith("no temperature for 119 s, which counts as hot")
 
 
 def test_a_card_without_a_thermometer_takes_no_work() -> None:
