@@ -1,0 +1,1 @@
+"""PURE. The owner's terms: hours, heat, other programs on the GPU, what fits; and what they permit together."""
