@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from shrk_node_agent.engine import fetch
 from shrk_node_agent.engine.engine import EngineSpec
 from shrk_node_agent.engine.fetch import gigabytes
