@@ -1,4 +1,4 @@
-"""Stands in for engine/fetch.py: says the lines it is given in SAY, as JSON, and then ends or stays. Standard library."""
+"""Stands in for engine/fetch.py: says the lines that it is given, and then ends or stays. Standard library only."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,34 +10,10 @@ import pytest
 
 from shrk_node_agent.engine.download import Download, Downloads, Fetched, NotFetched
 from shrk_node_agent.engine.engine import EngineSpec
-from shrk_node_agent.engine.fetch import MARK
-from shrk_node_agent.engine.revisions import Pinned, RevisionLock
+from shrk_node_agent.engine.revisions import Pinned
 from support.processes import alive, wait_until_gone
-from support.scripted_fetch import __file__ as SCRIPTED_FETCH
+from support.scripted_downloads import FOUND, SPEC, a_snapshot, downloads
 from support.wardens import wait_for_file
-
-SPEC = EngineSpec(id="org/tiny", model="tiny", source="org/tiny")
-FOUND = {"event": "found", "commit": "c" * 40, "bytes": 2_000_000_000, "here": 0}
-
-
-def downloads(home: Path, *said: object, **env: str) -> Downloads:
-    """Those of a program that says these words; what is no text is an event for the agent."""
-    lines = [one if isinstance(one, str) else MARK + json.dumps(one) for one in said]
-    return Downloads(
-        python=Path(sys.executable),
-        cache=home / "models",
-        lock=RevisionLock(home / "models.lock"),
-        run=home / "run",
-        program=Path(SCRIPTED_FETCH),
-        env={"SAY": json.dumps(lines), **env},
-    )
-
-
-def a_snapshot(home: Path, commit: str = "c" * 40) -> Path:
-    folder = home / "models" / "models--org--tiny" / "snapshots" / commit
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"1234")
-    return folder
 
 
 async def run(given: Downloads, spec: EngineSpec = SPEC) -> tuple[Fetched | NotFetched, list[tuple[str, float | None]]]:
