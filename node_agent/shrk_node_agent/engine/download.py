@@ -19,7 +19,7 @@ from shrk_node_agent.engine.fetch import gigabytes
 from shrk_node_agent.engine.launch import engine_environment
 from shrk_node_agent.engine.output import TAIL_LINE_CHARACTERS_MAX, TAIL_LINES
 from shrk_node_agent.engine.revisions import DEFAULT_REVISION, LockUnreadable, Pinned, RevisionLock, snapshot_files
-from shrk_node_agent.engine.session import WardedSession
+from shrk_node_agent.engine.session import End, WardedSession
 from shrk_node_agent.engine.sweep import SessionRecord, kill_session, record_path
 
 #: Of the disk, never used for models: logs, compiled kernels and whatever else the owner does with it.
@@ -96,7 +96,6 @@ class Download:
         self._stop_asked = False
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._outcome: Fetched | NotFetched | None = None
-        self._commit = ""
         self._total = self._here = 0
 
     def pids(self) -> tuple[int, ...]:
@@ -173,7 +172,7 @@ class Download:
             await asyncio.shield(session.abandon())
             raise
         session.close()
-        return self._result(None if end is None else end.returncode)
+        return self._result(end)
 
     async def _listen(self, session: WardedSession) -> None:
         loop = asyncio.get_running_loop()
@@ -229,7 +228,7 @@ class Download:
             reason += f", or take {self._spec.model} off `models`"
         return NotFetched(f"The model is not fetched: {reason}", kind in (fetch.MISSING, fetch.UNSAFE))
 
-    def _result(self, returncode: int | None) -> Fetched | NotFetched:
+    def _result(self, end: End | None) -> Fetched | NotFetched:
         tail = tuple(self._tail)
         match self._outcome:
             case Fetched():
@@ -238,5 +237,7 @@ class Download:
                 return NotFetched(reason, incompatible, tail)
         if self._stop_asked:
             return NotFetched("Stopped", False, tail)
+        if end is None:
+            return NotFetched("The download's warden was killed, and the download with it", False, tail)
         last = tail[-1] if tail else "without a word"
-        return NotFetched(f"The download ended with status {returncode}: {last}", False, tail)
+        return NotFetched(f"The download ended with status {end.returncode}: {last}", False, tail)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,9 @@ import pytest
 from shrk_node_agent.engine.download import Download, Downloads, Fetched, NotFetched
 from shrk_node_agent.engine.engine import EngineSpec
 from shrk_node_agent.engine.revisions import Pinned
+from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.engine.warden import living_descendants, read_process
+from support.house import ROOT
 from support.processes import alive, wait_until_gone
 from support.scripted_downloads import FOUND, SPEC, a_snapshot, downloads
 from support.wardens import wait_for_file
@@ -125,3 +131,44 @@ async def test_an_engine_environment_without_python_is_told(tmp_path: Path) -> N
     outcome, _ = await run(replace(downloads(tmp_path), python=tmp_path / "none" / "python"))
     assert isinstance(outcome, NotFetched)
     assert "cannot run" in outcome.reason
+
+
+async def test_a_killed_warden_leaves_neither_the_program_nor_its_record(tmp_path: Path) -> None:
+    given = downloads(tmp_path, FOUND, STAY="1", TOLD=str(tmp_path / "told"))
+    download = Download(SPEC, given, lambda detail, progress: None)
+    running = asyncio.create_task(download.run())
+    await asyncio.to_thread(wait_for_file, tmp_path / "told")
+    [pid] = download.pids()
+    program = read_process(pid)
+    assert program is not None
+    os.kill(program.parent, signal.SIGKILL)
+    assert await running == NotFetched("The download's warden was killed, and the download with it", False)
+    await asyncio.to_thread(wait_until_gone, [pid])
+    assert not list(given.run.iterdir())
+
+
+#: An agent of its own: begins a download that does not end.
+_AGENT = """
+import asyncio, sys
+from pathlib import Path
+from support.scripted_downloads import FOUND, SPEC, downloads
+from shrk_node_agent.engine.download import Download
+home = Path(sys.argv[1])
+given = downloads(home, FOUND, STAY="1", TOLD=str(home / "told"))
+asyncio.run(Download(SPEC, given, lambda detail, progress: None).run())
+"""
+
+
+async def test_a_killed_agent_leaves_neither_the_program_nor_its_record(tmp_path: Path) -> None:
+    agent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _AGENT, str(tmp_path)),
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
+    await asyncio.to_thread(wait_for_file, tmp_path / "told")
+    pids = [entry.pid for entry in living_descendants(agent.pid)]
+    assert len(pids) == 2, "the warden and the program"
+    agent.kill()
+    await agent.wait()
+    await asyncio.to_thread(wait_until_gone, pids)
+    assert not list((tmp_path / "run").iterdir())
+    assert sweep(tmp_path / "run") == ()
