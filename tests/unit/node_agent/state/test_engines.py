@@ -199,9 +199,9 @@ def left_alone(lives: list[str]) -> bool:
     return alone
 
 
-@given(lives=st.lists(LIVES, max_size=40), took=st.floats(0.0, 2 * STEADY_SECONDS))
+@given(lives=st.lists(LIVES, max_size=40), took=st.integers(0, 2 * int(STEADY_SECONDS)))
 def test_whatever_its_lives_it_is_left_alone_after_five_without_a_token_and_else_started_within_a_minute(
-    lives: list[str], took: float
+    lives: list[str], took: int
 ) -> None:
     engine, now = EngineView("e", "m"), 0.0
     for number, life in enumerate(lives, start=1):
