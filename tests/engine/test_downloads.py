@@ -205,3 +205,13 @@ async def test_a_download_that_stands_still_is_ended_and_may_be_tried_again(down
     hub.waits = {"model.safetensors"}
     outcome = await refused(replace(downloads, silence_seconds=4.0))
     assert outcome == NotFetched("The download stood still for 4 s", False, outcome.tail)
+
+
+async def test_a_hub_that_names_no_commit_is_not_believed(downloads: Downloads, hub: FakeHub) -> None:
+    hub.add("org/tiny", FILES)
+    hub.repositories["org/tiny"].revisions["main"] = "../../elsewhere"
+    hub.repositories["org/tiny"].commits["../../elsewhere"] = FILES
+    outcome = await refused(downloads)
+    assert not outcome.incompatible
+    assert "the hub calls '../../elsewhere' a commit" in outcome.reason
+    assert hub.fetched() == []

@@ -117,6 +117,8 @@ class Download:
                 return await self._run()
         except LockUnreadable as error:
             return NotFetched(str(error), incompatible=True)
+        except TimeoutError:
+            return NotFetched("The download did not start in time: the machine is overloaded", incompatible=False)
         except OSError as error:
             return NotFetched(f"The model cannot be fetched: {error}", incompatible=False)
 

@@ -115,7 +115,9 @@ def fetch(model: Model, tell: Callable[[Mapping[str, Any]], None]) -> None:
     api = hub.HfApi()
     commit = model.revision
     if not is_commit(commit):
-        commit = api.repo_info(model.repository, revision=commit, timeout=API_SECONDS_MAX).sha
+        commit = api.repo_info(model.repository, revision=commit, timeout=API_SECONDS_MAX).sha or ""
+        if not is_commit(commit):  # It becomes the name of a folder.
+            raise Refused(NETWORK, f"the hub calls {commit!r} a commit")
     listed = api.list_repo_tree(model.repository, recursive=True, revision=commit)
     sizes = {entry.path: entry.size for entry in listed if isinstance(entry, hub.hf_api.RepoFile)}
     paths = wanted(sizes)
