@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -45,8 +44,6 @@ CLOSE_SECONDS = 2.0
 GC_THRESHOLDS = (10_000, 20, 50)
 #: Open files asked of the system, as far as it allows: each link is one, and so is each caller. Most begin with 1,024.
 FILES_MAX = 65_536
-#: Pseudonyms remembered: one per node that answered lately.
-PSEUDONYMS_MAX = 20_000
 
 log = structlog.get_logger("shrk.coordinator")
 
@@ -65,7 +62,6 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@functools.lru_cache(maxsize=PSEUDONYMS_MAX)
 class Coordinator:
     """One coordinator, from `start` to `stop`."""
 
@@ -184,7 +180,7 @@ class Coordinator:
             "shrk_effective_replicas",
             "Failure domains that a model can be asked of now; fewer than are wanted, it is degraded, and of 0, none.",
             "model",
-            lambda: census.effective_by_model(roster, self.driver.now()),
+            lambda: census.effective_by_model(roster, self.driver.state.assigning.redundancy, self.driver.now()),
         )
         gauges(
             "shrk_models",
