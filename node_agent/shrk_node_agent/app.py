@@ -22,8 +22,11 @@ from shrk_node_agent import status
 from shrk_node_agent.attempts import AttemptSink
 from shrk_node_agent.control import ControlSocket
 from shrk_node_agent.driver import Driver
-from shrk_node_agent.engine import process, simulator, vllm
+from shrk_node_agent.engine import fetched, process, simulator, vllm
+from shrk_node_agent.engine.download import Downloads
+from shrk_node_agent.engine.engine import StartEngine
 from shrk_node_agent.engine.launch import Launcher
+from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.engine.sweep import sweep
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.link import identity as identities
@@ -63,7 +66,9 @@ class Agent:
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
         )
         self._run_dir = folders.run
-        start = partial(process.start, launcher=_launcher(settings), folders=folders)
+        start: StartEngine = partial(process.start, launcher=_launcher(settings), folders=folders)
+        if settings.engine is not EngineKind.SIM:
+            start = partial(fetched.start, downloads=_downloads(settings), start_engine=start)
         self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
         self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
 
@@ -254,6 +259,16 @@ def _launcher(settings: AgentSettings) -> Launcher:
             "SHRK_ENGINE_VENV=DIR, or try the simulated engine with SHRK_ENGINE=sim"
         )
     return partial(vllm.launch, venv=settings.engine_venv, gpu=_has_gpu())
+
+
+def _downloads(settings: AgentSettings) -> Downloads:
+    """How this machine fetches models: with the engine's own library, into the state folder."""
+    return Downloads(
+        python=settings.engine_venv / "bin" / "python",
+        cache=settings.state_dir / "models",
+        lock=RevisionLock(settings.state_dir / "models.lock"),
+        run=settings.state_dir / "run",
+    )
 
 
 def _has_gpu() -> bool:

@@ -202,8 +202,8 @@ class Driver:
     def _engine_event(self, spec: EngineSpec, event: EngineEvent) -> None:
         now = self.now()
         match event:
-            case EngineLoading(detail, progress):
-                self.post(seen.EngineProgressed(now, spec.id, detail, progress))
+            case EngineLoading(detail, progress, _, downloading):
+                self.post(seen.EngineProgressed(now, spec.id, detail, progress, downloading))
             case EngineReady(pin, endpoints, slots, context_tokens):
                 log.info("engine ready", model=spec.model)
                 socket = self.processes[spec.id].socket
@@ -216,13 +216,13 @@ class Driver:
                     on_token=lambda: self.post(seen.CanaryAnswered(self.now(), spec.id)),
                 )
                 self.post(seen.EngineBecameReady(now, spec.id, pin, endpoints, slots, context_tokens))
-            case EngineExited(returncode, tail, incompatible, reason):
+            case EngineExited(returncode, tail, incompatible, reason, fetching):
                 log.warning("engine ended", model=spec.model, returncode=returncode, why=reason)
                 self.tails[spec.id] = tail
                 self._stop_pulse(spec.id)
                 if client := self._clients.pop(spec.id, None):
                     self._in_background(client.close(), f"close-{spec.id}")
-                self.post(seen.EngineEnded(now, spec.id, reason, incompatible))
+                self.post(seen.EngineEnded(now, spec.id, reason, incompatible, fetching))
             case _:
                 assert_never(event)
 

@@ -17,6 +17,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shrk_contract.settings import ServiceSettings
 from shrk_node_agent.engine.engine import EngineSpec, Task
+from shrk_node_agent.engine.launch import is_path
 from shrk_node_agent.link.join_token import ControllerInvalid, parse_controller
 
 
@@ -73,6 +74,8 @@ class CatalogueEntry(BaseModel):
 
     #: A folder with weights, or a Hugging Face id.
     source: str = Field(min_length=1)
+    #: A commit, tag or branch of a Hugging Face id; None: its newest state at the first download, and then always that.
+    revision: str | None = Field(default=None, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     task: Task = Task.GENERATE
     #: Sequences generated at once. vLLM batches them; more than this mostly makes each of them slower.
     slots: int = Field(default=16, ge=1, le=1024)
@@ -80,6 +83,19 @@ class CatalogueEntry(BaseModel):
     context_tokens: int | None = Field(default=None, ge=128, le=10_000_000)
     #: What its engine takes of the node's memory for models, in GB; needed where the node has a `memory_gb`.
     memory_gb: float | None = Field(default=None, gt=0, le=100_000)
+    #: What its weight files take, in GB; with it nobody has to guess from the parameters whether the model fits.
+    weights_gb: float | None = Field(default=None, gt=0, le=100_000)
+    #: In billions, where `weights_gb` is not given.
+    parameters_billion: float | None = Field(default=None, gt=0, le=100_000)
+
+    @model_validator(mode="after")
+    def _only_the_hub_has_revisions(self) -> Self:
+        if self.revision is not None and is_path(self.source):
+            raise ValueError(
+                f"revision: {self.source} is a folder of this machine and has none; take revision out, or name a model "
+                "on the hub as ORG/NAME"
+            )
+        return self
 
 
 class SimulatedSpeed(BaseModel):
@@ -181,6 +197,7 @@ class AgentSettings(ServiceSettings):
                 slots=self.catalogue[name].slots,
                 context_tokens=self.catalogue[name].context_tokens,
                 memory_bytes=_bytes(self.catalogue[name].memory_gb),
+                revision=self.catalogue[name].revision,
             )
             for name in names
         )

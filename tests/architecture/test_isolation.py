@@ -30,7 +30,7 @@ STRANGERS = {
     "shrk": ENGINE | {"grpc", "typer", "shrk_contract", "shrk_coordinator", "shrk_node_agent", "shrk_cli"},
 }
 #: Programs that the engine environment's Python runs; nobody imports them in ours.
-FOREIGN_PROGRAMS = {"node_agent/shrk_node_agent/engine/tiny_model.py"}
+FOREIGN_PROGRAMS = {f"node_agent/shrk_node_agent/engine/{program}.py" for program in ("tiny_model", "fetch")}
 
 #: What a declared dependency hands out as part of its own interface, in the version that it needs.
 HANDED_OUT = {"pydantic-settings": {"pydantic"}, "openai": {"httpx2"}}

@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.terms import Endpoint
-from shrk_node_agent.engine import vllm
+from shrk_node_agent.engine import fetched, vllm
+from shrk_node_agent.engine.download import Downloads
 from shrk_node_agent.engine.engine import EngineSpec
+from shrk_node_agent.engine.launch import Launch
+from shrk_node_agent.engine.process import start
+from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.engine.warden import living_processes
-from support.engine_lives import living, short_home
+from support.engine_lives import Life, living, make_folders, short_home
+from support.fake_hub import a_hub
 from support.processes import alive, wait_until, wait_until_gone
 from support.real_engine import ROOT, tiny_model
 from support.wardens import wait_for_file
@@ -125,3 +130,36 @@ async def test_a_killed_agent_leaves_nothing_of_vllm(home: Path) -> None:
     await asyncio.to_thread(wait_until_gone, pids)
     await asyncio.to_thread(wait_until, lambda: not left_files(home), "the warden has removed its files")
     assert not session_of(pids[0])
+
+
+async def test_a_model_is_fetched_from_the_hub_and_served_from_its_commit_without_a_network(home: Path) -> None:
+    async with a_hub() as hub:
+        files = {path.name: path.read_bytes() for path in tiny_model().iterdir() if path.is_file()}
+        commit = hub.add("org/shark-tiny", files)
+        downloads = Downloads(
+            python=VENV / "bin" / "python",
+            cache=home / "models",
+            lock=RevisionLock(home / "models.lock"),
+            run=home / "run",
+            reserve_bytes=0,
+            env={"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HOME": str(home / "home")},
+        )
+        life, launched = Life(), list[Launch]()
+
+        def launcher(spec: EngineSpec, socket: Path) -> Launch:
+            launched.append(LAUNCHER(spec, socket))
+            return launched[-1]
+
+        start_engine = partial(start, launcher=launcher, folders=make_folders(home))
+        wanted = EngineSpec(id="tiny", model="shark-tiny", source="org/shark-tiny", slots=4, context_tokens=4096)
+        life.engine = await fetched.start(wanted, life.on_event, downloads=downloads, start_engine=start_engine)
+        try:
+            ready = await life.ready()
+        finally:
+            await life.engine.stop(grace_seconds=5)
+    assert ready.pin.model_revision == commit
+    assert launched[0].env["HF_HUB_OFFLINE"] == "1"
+    details = [step.detail for step in life.loading() if step.downloading]
+    assert details[0] == "looking at the model's files"
+    assert details[1].startswith("downloading: ")
+    assert "loading weights" in [step.detail for step in life.loading() if not step.downloading]

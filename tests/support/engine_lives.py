@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -57,6 +57,12 @@ class Life:
         event = await self._until(EngineExited)
         assert isinstance(event, EngineExited)
         return event
+
+    async def heard(self, wanted: Callable[[EngineEvent], bool]) -> None:
+        """Wait for an event like that."""
+        while not any(map(wanted, self.events)):
+            self._news.clear()
+            await self._news.wait()
 
     def loading(self) -> list[EngineLoading]:
         """All steps on the way up so far."""

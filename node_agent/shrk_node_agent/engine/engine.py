@@ -37,8 +37,16 @@ class EngineSpec:
     slots: int = 16
     #: Tokens of prompt and answer together; None leaves it to the model.
     context_tokens: int | None = None
-    #: What it takes of the node's memory for models; 0: not counted.
+    #: What it takes of the node's memory for models, on all its devices together; 0: not counted.
     memory_bytes: int = 0
+    #: A commit, tag or branch of a Hugging Face id; None: its newest state at the first download.
+    revision: str | None = None
+    #: The GPUs it runs on, as UUIDs, or as indexes in the order of the PCI bus; empty: all there are, or none.
+    devices: tuple[str, ...] = ()
+    #: GPUs that share its weights. It takes an equal part of each.
+    tensor_parallel: int = 1
+    #: Of each of its GPUs (the smallest, where they differ); 0: not known, and the engine takes its default.
+    device_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class EngineLoading:
     progress: float | None = None
     #: Since the start.
     elapsed_seconds: float = 0.0
+    #: Its model is on the way to this machine; the engine itself has not been started.
+    downloading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ class EngineExited:
     incompatible: bool
     #: One sentence for the owner.
     reason: str
+    #: Its model was still on the way to this machine: the engine itself was not started, and not to blame.
+    fetching: bool = False
 
 
 EngineEvent = EngineLoading | EngineReady | EngineExited

@@ -17,6 +17,11 @@ _OUR_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LA
 #: a caller cannot make an owner's machine open a URL; `data:` URLs go on working.
 _NO_MEDIA_DOMAIN = "media.invalid"
 
+#: Of a GPU's memory at most, for what else is on it: CUDA's context, a desktop. vLLM's own default.
+MEMORY_SHARE_MAX = 0.9
+#: The least that vLLM can start with on any GPU; less is a mistake in the figures.
+MEMORY_SHARE_MIN = 0.01
+
 #: In the order in which vLLM 0.32 writes them.
 PHASES = (
     Phase("non-default args", "reading the model's configuration"),
@@ -72,6 +77,8 @@ def launch(spec: EngineSpec, socket: Path, *, venv: Path, gpu: bool, settings: V
         *("--uds", str(socket)),
         *("--max-num-seqs", str(spec.slots)),
         *("--allowed-media-domains", _NO_MEDIA_DOMAIN),
+        # Never a pickle, which can run code: not from a folder of the owner's either.
+        *("--load-format", "safetensors"),
         "--disable-uvicorn-access-log",
         "--no-enable-log-requests",
     ]
@@ -86,9 +93,11 @@ def launch(spec: EngineSpec, socket: Path, *, venv: Path, gpu: bool, settings: V
         # fp32: half precision is slow or missing on CPUs, and continuing a stream elsewhere is exact with it.
         # Eager: compiling takes minutes and gains little there.
         flags += ["--dtype", "float32", "--enforce-eager"]
+    else:
+        flags += _gpu_flags(spec)
     return Launch(
         command=(*_program(venv, gpu, source), *flags),
-        env=_environment(source, gpu, settings),
+        env=_environment(spec, source, gpu, settings),
         pin=Pin(
             engine="vllm",
             engine_version=installed(venv) or "",
@@ -109,13 +118,31 @@ def _program(venv: Path, gpu: bool, source: str) -> tuple[str, ...]:
     return (str(venv / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server", "--model", source)
 
 
-def _environment(source: str, gpu: bool, settings: VllmSettings) -> dict[str, str]:
+def _gpu_flags(spec: EngineSpec) -> list[str]:
+    """How many GPUs, and how much of each: two engines on one GPU find room only where neither takes all of it."""
+    assert len(spec.devices) in (0, spec.tensor_parallel), "an engine gets as many GPUs as share its weights"
+    flags = []
+    if spec.tensor_parallel > 1:
+        flags += ["--tensor-parallel-size", str(spec.tensor_parallel)]
+    if spec.memory_bytes and spec.device_memory_bytes:
+        share = spec.memory_bytes / spec.tensor_parallel / spec.device_memory_bytes
+        # Rounded down: the shares of all engines on a GPU must not add up to more than it has.
+        share = int(min(MEMORY_SHARE_MAX, max(MEMORY_SHARE_MIN, share)) * 1000) / 1000
+        flags += ["--gpu-memory-utilization", f"{share:g}"]
+    return flags
+
+
+def _environment(spec: EngineSpec, source: str, gpu: bool, settings: VllmSettings) -> dict[str, str]:
     env = engine_environment(drop=_OUR_PYTHON)
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
     # INFO is where the phases, progress and resolved types are told, whatever the owner's shell says.
     env |= {"VLLM_LOGGING_LEVEL": "INFO", "PYTHONUNBUFFERED": "1"}
     if is_path(source):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if gpu and spec.devices:
+        # By the bus, an index means the same GPU to the driver, to its owner and to the engine.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.devices)
     if not gpu:
         env["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)
         env["OMP_NUM_THREADS"] = str(settings.cpu_threads)

@@ -41,3 +41,6 @@ def dial_failures(before: int, lived_seconds: float) -> int:
 DIAL = Backoff(first_seconds=0.5, seconds_max=30.0)
 #: Starting an engine again: it may need the memory that the last one still holds.
 ENGINE = Backoff(first_seconds=1.0, seconds_max=60.0)
+#: Starts in a row of one engine that came to no token. By then it had 15 seconds of pauses and five full loads of its
+#: weights: what has not passed needs its owner, and each further try takes the GPU's memory and the disk's time.
+BARREN_STARTS_MAX = 5

@@ -1,10 +1,13 @@
 """An engine's life as the agent sees it.
 
-starting -> loading -> online -> (ended) -> starting, after a backoff
-               |         |          ^
-               |         +-> ending-+  it hangs; takes nothing, and is shown as starting
-               |
-               +-> incompatible: it would end the same way again, so it is not started again
+starting -> downloading -> loading -> online -> (ended) -> starting, after a backoff
+               |              |         |          ^
+               |              |         +-> ending-+  it hangs; takes nothing, and is shown as starting
+               |              |
+               +--------------+-> incompatible: it would end the same way again, or has come to no token
+                                  BARREN_STARTS_MAX times in a row; started again when its owner asks
+
+A download that fails is no fault of the engine: it is tried again for ever, after a backoff.
 
 One that is not assigned any more is drained, then ended, and stays `paused` until it is assigned again.
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Endpoint, Pin, State
-from shrk_node_agent.state.backoff import ENGINE
+from shrk_node_agent.state.backoff import BARREN_STARTS_MAX, ENGINE
 from shrk_node_agent.state.events import EngineBecameReady, EngineEnded, EngineId, EngineProgressed
 from shrk_node_agent.state.liveness import Liveness, Load, Want
 
@@ -32,6 +35,9 @@ NO_ROOM = "A coordinator wants this model here, but it does not fit beside the o
 NOT_ASSIGNED = "No coordinator wants this model here now"
 #: For the owner: why an engine is started anew.
 HUNG = "The engine hung: no token came"
+#: For the owner, before the last error: why an engine is left alone, and how it is tried again.
+LEFT_ALONE = f"It came to no token {BARREN_STARTS_MAX} times in a row and is left alone"
+RETRY_COMMAND = "shrk models pull"
 
 
 @dataclass(slots=True)
@@ -51,6 +57,10 @@ class EngineView:
     slots: int = 0
     context_tokens: int = 0
     failures: int = 0
+    #: Starts in a row that came to no token.
+    barren_starts: int = 0
+    #: This life has given a token.
+    bore: bool = False
     #: Counts its starts.
     life: int = 0
     #: Attempts under way in it.
@@ -115,15 +125,32 @@ class EngineView:
         """Its process is being started."""
         self.start_at = None
         self.life += 1
+        self.bore = False
         self._enter(now, State.STARTING, "")
+
+    def retry(self, now: float) -> bool:
+        """Its owner wants it tried now; False where it runs, or is not wanted here."""
+        waits = self.start_at is not None and now < self.start_at
+        if self.state is not State.INCOMPATIBLE and not waits:
+            return False
+        self.failures = self.barren_starts = 0
+        if self.wanted:
+            self.start_at = now
+            self._enter(now, State.STARTING, "")
+        else:
+            self._enter(now, State.PAUSED, self.unwanted_why)
+        return True
 
     def progressed(self, event: EngineProgressed) -> bool:
         """It told how far it is; True where people should hear of it."""
         changed = (event.detail, event.progress) != (self.detail, self.progress)
         self.detail, self.progress = event.detail, event.progress
-        if self.state is State.STARTING and self.unload_at is None:
+        step = State.DOWNLOADING if event.downloading else State.LOADING
+        if self.state in (State.STARTING, State.DOWNLOADING) and self.state is not step and self.unload_at is None:
+            if self.state is State.DOWNLOADING:
+                self.failures = 0  # It has been fetched: how often that was tried says nothing about the engine.
             # `since` stays: what a person waits for is one start, whatever its parts are called.
-            self.state = State.LOADING
+            self.state = step
             changed = True
         return changed
 
@@ -133,6 +160,7 @@ class EngineView:
         self.slots, self.context_tokens = event.slots, event.context_tokens
         self.detail, self.progress = "", None
         self.liveness = Liveness.ready(event.now)
+        self.bore, self.barren_starts = True, 0
         if self.unload_at is None:
             self._enter(event.now, State.ONLINE, "")
 
@@ -164,6 +192,8 @@ class EngineView:
         reason = ". ".join(filter(None, (self.reason, event.reason))) if self.ending else event.reason
         if not self.ending:
             self.failures = 1 if self._steady(event.now) else self.failures + 1
+        if not self.bore and not event.fetching and self.unload_at is None:
+            self.barren_starts += 1
         self.detail, self.progress = "", None
         self.ending, self.liveness, self.unload_at = False, None, None
         if not self.wanted:
@@ -171,6 +201,9 @@ class EngineView:
             self._enter(event.now, State.PAUSED, self.unwanted_why)
         elif event.incompatible:
             self._enter(event.now, State.INCOMPATIBLE, reason)
+        elif self.barren_starts >= BARREN_STARTS_MAX:
+            retry = f"Try again with `{RETRY_COMMAND} {self.model}`"
+            self._enter(event.now, State.INCOMPATIBLE, f"{LEFT_ALONE}. The last time: {reason}. {retry}")
         else:
             self.start_at = event.now + ENGINE.steps(self.failures)
             self._enter(event.now, State.STARTING, reason)

@@ -19,6 +19,8 @@ class EngineProgressed:
     engine: EngineId
     detail: str
     progress: float | None
+    #: Its model is on the way to this machine.
+    downloading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,17 @@ class EngineEnded:
     reason: str
     #: Starting it again would end the same way.
     incompatible: bool
+    #: Its model was still on the way to this machine: the engine itself is not to blame.
+    fetching: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """The owner wants engines that were given up, or that wait for their next start, to be started now."""
+
+    now: float
+    #: The model to try; None: all of them.
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +138,7 @@ Event = (
     EngineProgressed
     | EngineBecameReady
     | EngineEnded
+    | RetryAsked
     | AnswersMoved
     | FiguresRead
     | CanaryAnswered

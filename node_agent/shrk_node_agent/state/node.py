@@ -27,6 +27,7 @@ _BEST_FIRST = (
     State.ONLINE,
     State.BUSY,
     State.LOADING,
+    State.DOWNLOADING,
     State.STARTING,
     State.DRAINING,
     State.PAUSED,
@@ -61,6 +62,9 @@ class NodeState:
             case seen.EngineEnded():
                 self.engines[event.engine].ended(event)
                 return [self._tell()]
+            case seen.RetryAsked(now, model):
+                asked = [e for e in self.engines.values() if model in (None, e.model)]
+                return [self._tell()] if any([e.retry(now) for e in asked]) else []
             case seen.AnswersMoved() | seen.FiguresRead() | seen.CanaryAnswered():
                 if liveness := self.engines[event.engine].liveness:
                     _live(liveness, event)

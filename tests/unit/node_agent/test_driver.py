@@ -16,7 +16,14 @@ from shrk_contract.terms import Endpoint, Pin, State
 from shrk_contract.v1 import link_pb2
 from shrk_node_agent.attempts import Credit, Envelope, Order
 from shrk_node_agent.driver import HUNG_STOP_SECONDS, Driver
-from shrk_node_agent.engine.engine import EngineEvent, EngineExited, EngineProcess, EngineReady, EngineSpec
+from shrk_node_agent.engine.engine import (
+    EngineEvent,
+    EngineExited,
+    EngineLoading,
+    EngineProcess,
+    EngineReady,
+    EngineSpec,
+)
 from shrk_node_agent.link.session import Session, SessionPort, SessionSink
 from shrk_node_agent.state.events import Tick
 from shrk_node_agent.state.liveness import Phase
@@ -351,3 +358,24 @@ async def test_a_coordinator_that_cancels_meanwhile_hears_nothing_more() -> None
 
 async def _nothing_starts(spec: EngineSpec, on_event: Callable[[EngineEvent], None]) -> EngineProcess:
     raise AssertionError(spec)
+
+
+async def test_a_model_that_does_not_come_is_shown_on_its_way_and_never_laid_at_the_engines_door() -> None:
+    asked = asyncio.get_running_loop().create_future()
+
+    async def tell_later(spec: EngineSpec, on_event: Callable[[EngineEvent], None]) -> EngineProcess:
+        asked.set_result(on_event)
+        return _Watched(Path("nowhere"), on_event)
+
+    driver = Driver([EngineSpec("m", "m", "org/m")], tell_later, lambda: None)
+    driver.post(Tick(driver.now()))
+    tell = await asked
+    tell(EngineLoading("downloading: 1.0 GB of 2.0 GB", 0.5, downloading=True))
+    engine = driver.state.engines["m"]
+    assert (engine.state, engine.detail, engine.progress) == (
+        State.DOWNLOADING,
+        "downloading: 1.0 GB of 2.0 GB",
+        0.5,
+    )
+    tell(EngineExited(None, (), False, "no network", fetching=True))
+    assert (engine.state, engine.reason, engine.barren_starts, engine.failures) == (State.STARTING, "no network", 0, 1)

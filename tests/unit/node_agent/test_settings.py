@@ -64,3 +64,26 @@ def test_the_settings_that_the_readme_shows_can_be_used(read: Read) -> None:
 def test_a_model_that_never_fits_is_named(read: Read) -> None:
     with pytest.raises(SettingsError, match=r"catalogue\.large\.memory_gb: 30 is more than memory_gb = 24"):
         read('memory_gb = 24\n[catalogue.large]\nsource = "l"\nmemory_gb = 30\n')
+
+
+def test_a_revision_travels_to_the_engine_and_none_is_none(read: Read) -> None:
+    specs = read('[catalogue.a]\nsource = "org/a"\nrevision = "v1.2"\n[catalogue.b]\nsource = "org/b"\n').specs()
+    assert [spec.revision for spec in specs] == ["v1.2", None]
+
+
+@pytest.mark.parametrize("revision", ["", "--evil", "a b", "x" * 201])
+def test_a_revision_that_can_be_none_is_named(read: Read, revision: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(f'[catalogue.a]\nsource = "org/a"\nrevision = "{revision}"\n')
+    assert "catalogue.a.revision" in refused.value.problems[0]
+
+
+def test_a_folder_has_no_revisions(read: Read) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read('[catalogue.a]\nsource = "/models/a"\nrevision = "main"\n')
+    assert "/models/a is a folder of this machine and has none; take revision out" in refused.value.problems[0]
+
+
+def test_the_size_of_a_model_can_be_told_for_the_fit(read: Read) -> None:
+    entry = read('[catalogue.a]\nsource = "org/a"\nweights_gb = 16.1\nparameters_billion = 8\n').catalogue["a"]
+    assert (entry.weights_gb, entry.parameters_billion) == (16.1, 8.0)

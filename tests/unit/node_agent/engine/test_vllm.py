@@ -6,11 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shrk_node_agent.engine.engine import EngineSpec, Task
 from shrk_node_agent.engine.launch import Launch
 from shrk_node_agent.engine.output import EngineOutput
-from shrk_node_agent.engine.vllm import VllmSettings, installed, launch
+from shrk_node_agent.engine.vllm import MEMORY_SHARE_MAX, MEMORY_SHARE_MIN, VllmSettings, installed, launch
 
 VENV = Path("/opt/engine")
 SOCKET = Path("/run/x/engine.sock")
@@ -127,3 +129,54 @@ def test_its_runner_is_the_older_one_unless_its_log_says_otherwise(tmp_path: Pat
         output.feed(line.encode())
         output.close()
         assert output.pin_parts == runner
+
+
+def on_gpus(*devices: str, **fields: int) -> Launch:
+    spec = EngineSpec(id="e", model="m", source="/models/m", devices=devices, **fields)
+    return launch(spec, SOCKET, venv=VENV, gpu=True)
+
+
+def test_an_engine_sees_its_own_gpus_only_and_counts_them_as_their_owner_does() -> None:
+    it = on_gpus("GPU-a", "GPU-b", tensor_parallel=2)
+    assert (it.env["CUDA_VISIBLE_DEVICES"], it.env["CUDA_DEVICE_ORDER"]) == ("GPU-a,GPU-b", "PCI_BUS_ID")
+    assert value(it, "--tensor-parallel-size") == "2"
+    one = on_gpus("2")
+    assert one.env["CUDA_VISIBLE_DEVICES"] == "2"
+    assert value(one, "--tensor-parallel-size") is None
+
+
+def test_without_devices_the_owners_own_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert on_gpus().env["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_gpus_and_shared_weights_must_be_equally_many() -> None:
+    with pytest.raises(AssertionError, match="as many GPUs as share its weights"):
+        on_gpus("0", "1")
+
+
+@given(
+    takes=st.lists(st.integers(1_000_000_000, 80_000_000_000), min_size=1, max_size=4),
+    parallel=st.sampled_from([1, 2, 4, 8]),
+    spare=st.integers(0, 10**10),
+)
+def test_engines_that_fit_beside_each_other_get_shares_that_do(takes: list[int], parallel: int, spare: int) -> None:
+    # What is left for CUDA itself on such a GPU is more than a tenth.
+    size = int((sum(takes) / parallel) / MEMORY_SHARE_MAX) + 1 + spare
+    devices = tuple(str(index) for index in range(parallel))
+    made = [on_gpus(*devices, tensor_parallel=parallel, memory_bytes=take, device_memory_bytes=size) for take in takes]
+    shares = [float(value(it, "--gpu-memory-utilization") or "nan") for it in made]
+    assert sum(shares) <= MEMORY_SHARE_MAX + MEMORY_SHARE_MIN * len(takes)
+    for share, take in zip(shares, takes, strict=True):
+        assert abs(share - max(MEMORY_SHARE_MIN, take / parallel / size)) <= 0.001
+
+
+def test_an_engine_whose_memory_nobody_knows_takes_its_own_default() -> None:
+    assert value(on_gpus("0", memory_bytes=10**10), "--gpu-memory-utilization") is None
+    assert value(on_gpus("0", device_memory_bytes=10**10), "--gpu-memory-utilization") is None
+    assert value(made(), "--gpu-memory-utilization") is None
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_weights_are_safetensors_wherever_they_come_from(gpu: bool) -> None:
+    assert value(made(gpu=gpu, source="/models/own"), "--load-format") == "safetensors"

@@ -74,6 +74,7 @@ def test_a_draining_node_takes_nothing_and_starts_nothing(node: NodeState) -> No
 def test_an_engine_that_ends_is_started_again_later_and_later(node: NodeState) -> None:
     now, waits = 2.0, []
     for _ in range(8):
+        node.handle(ready("m", now))
         node.handle(seen.EngineEnded(now, "m", "killed", incompatible=False))
         began = now
         while not any(isinstance(e, do.StartEngine) for e in node.handle(seen.Tick(now))):
@@ -186,3 +187,34 @@ def test_reports_count_the_starts_of_each_engine(node: NodeState) -> None:
     node.handle(seen.EngineEnded(2.0, "m", "killed", incompatible=False))
     node.handle(seen.Tick(3.0))
     assert [report.life for report in node.reports(3.0, 0)] == [2, 1]
+
+
+def left_alone() -> NodeState:
+    state = NodeState([Need("m", "m"), Need("other", "other")])
+    for now in range(0, 500, 100):
+        state.handle(seen.Tick(float(now)))
+        state.handle(seen.EngineEnded(now + 1.0, "m", "gone", incompatible=False))
+    assert state.engines["m"].state is State.INCOMPATIBLE
+    return state
+
+
+@pytest.mark.parametrize("model", ["m", None])
+def test_an_engine_that_was_left_alone_starts_when_its_owner_asks_for_it_or_for_all(model: str | None) -> None:
+    state = left_alone()
+    assert state.handle(seen.Tick(1_000.0)) == []
+    assert state.handle(seen.RetryAsked(1_001.0, model)) == [do.TellStatus()]
+    assert state.handle(seen.Tick(1_001.0)) == [do.StartEngine("m"), do.TellStatus()]
+
+
+def test_asking_for_another_model_changes_nothing() -> None:
+    assert left_alone().handle(seen.RetryAsked(1_001.0, "other")) == []
+    assert left_alone().handle(seen.RetryAsked(1_001.0, "nobody")) == []
+
+
+def test_a_node_whose_only_model_is_on_its_way_is_downloading() -> None:
+    state = NodeState([Need("m", "m")])
+    state.handle(seen.Tick(0.0))
+    state.handle(seen.EngineProgressed(1.0, "m", "downloading: 1.0 GB of 2.0 GB", 0.5, downloading=True))
+    assert state.status() == (State.DOWNLOADING, "downloading: 1.0 GB of 2.0 GB")
+    [report] = state.reports(1.0, 0)
+    assert (report.status.state, report.progress) == (State.DOWNLOADING, 0.5)
