@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import tomllib
@@ -15,11 +16,12 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
-from tomlkit.exceptions import TOMLKitError
+from tomlkit.container import Container
+from tomlkit.items import Table
 
 from shrk_contract.durable import replace_kept
-from shrk_contract.settings import SettingsError, load, located
-from shrk_contract.settings_files import KeyPath, read_files
+from shrk_contract.settings import SettingsError, load, located, variables
+from shrk_contract.settings_files import KeyPath, Location, read_files
 from shrk_contract.settings_problems import did_you_mean, field_at, fields_at
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.reload import Changes, compare
@@ -83,11 +85,12 @@ def set_value(key: str, text: str | None, main: Path | None = None) -> Written:
     path = _path(key)
     location = located(AgentSettings, main)
     with _locked(location.main):
-        old_text = location.main.read_bytes().decode() if location.main.exists() else ""
+        old_text = _text(location)
         new_text = _edited(old_text, path, text)
-        new = load(AgentSettings, read_files(location, instead=new_text))
+        # Its own variable would hide what is written.
+        new = load(AgentSettings, read_files(location, instead=new_text), ignoring=path[:1])
         try:
-            old = load(AgentSettings, read_files(location, instead=old_text))
+            old = load(AgentSettings, read_files(location, instead=old_text), ignoring=path[:1])
         except SettingsError:
             old = None  # the change mends it
         try:
@@ -98,9 +101,21 @@ def set_value(key: str, text: str | None, main: Path | None = None) -> Written:
         file=location.main,
         before=value_of(old, key) if old and _is_set(old, path) else None,
         after=value_of(new, key) if _is_set(new, path) else None,
-        changes=compare(old, new) if old else Changes((), (path[0],)),
-        outdone_by=new.sources.variables.get(path[0], ""),
+        changes=compare(old, new) if old else Changes((), path[:1]),
+        outdone_by=variables(AgentSettings).get(path[0], ""),
     )
+
+
+def check(main: Path | None = None) -> AgentSettings:
+    """The settings as an agent would have them, all of them right: also what the files say where a variable hides it.
+
+    `main`: instead of the settings file. Raises SettingsError.
+    """
+    files = read_files(located(AgentSettings, main))
+    hidden = [name for name in variables(AgentSettings) if name in files.values]
+    if hidden:
+        load(AgentSettings, files, ignoring=hidden)
+    return load(AgentSettings, files)
 
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -147,7 +162,9 @@ def _path(key: str) -> KeyPath:
     if (known or len(path) == 1) and path[-1] not in known:
         raise _not_a_setting(path, known)
     if not known and path[:-1] != ("catalogue",):
-        raise _not_a_setting(path[:1] if path[0] not in AgentSettings.model_fields else path, AgentSettings.model_fields)
+        raise _not_a_setting(
+            path[:1] if path[0] not in AgentSettings.model_fields else path, AgentSettings.model_fields
+        )
     return path
 
 
@@ -184,17 +201,22 @@ def _unwritable(file: Path, error: OSError) -> ConfigUnchanged:
     return ConfigUnchanged(f"{file} cannot be written, and is as it was: {error.strerror}; {remedy}")
 
 
+def _text(location: Location) -> str:
+    """The settings file's text, which is TOML; "" where there is none yet. Raises SettingsError."""
+    if not location.main.exists():
+        return ""
+    read_files(location)
+    return location.main.read_bytes().decode()
+
+
 def _edited(old_text: str, path: KeyPath, text: str | None) -> str:
-    """The file's new text. Raises SettingsError where the old one is no TOML, or there is no place for the key."""
-    try:
-        document = tomlkit.parse(old_text)
-    except TOMLKitError as error:
-        raise SettingsError(AgentSettings.whose, (f"the file is not valid TOML: {error}",)) from error
+    """The file's new text. Raises SettingsError where the file has no place for the key."""
+    document = tomlkit.parse(old_text)
     expected: dict[str, Any] = document.unwrap()
     if text is None:
         _take_out(document, path)
         _take_out(expected, path)
-        return tomlkit.dumps(document)
+        return _unless_more_changed(tomlkit.dumps(document), expected, path)
     value = _toml_value(path, text, field_at(AgentSettings, path))
     _put(expected, path, value)
     uncommented = _uncommented(old_text, path, value)
@@ -202,8 +224,16 @@ def _edited(old_text: str, path: KeyPath, text: str | None) -> str:
         return uncommented
     _put(document, path, value)
     new_text = tomlkit.dumps(document)
-    assert _is(new_text, expected), "nothing but this key changes"
-    return new_text
+    return _unless_more_changed(new_text, expected, path)
+
+
+def _unless_more_changed(text: str, expected: Mapping[str, Any], path: KeyPath) -> str:
+    if not _is(text, expected):
+        raise ConfigUnchanged(
+            f"{'.'.join(path)} cannot be changed in the form in which the file has it without touching other keys; the "
+            "file is as it was: change it by hand"
+        )
+    return text
 
 
 def _is(text: str, expected: Mapping[str, Any]) -> bool:
@@ -217,7 +247,7 @@ def _put(table: Any, path: KeyPath, value: object) -> None:
     *tables, name = path
     for step in tables:
         if step not in table:
-            table[step] = tomlkit.table() if isinstance(table, tomlkit.container.Container | tomlkit.items.Table) else {}
+            table[step] = tomlkit.table() if isinstance(table, Container | Table) else {}
         table = table[step]
         if not isinstance(table, dict):
             raise SettingsError(AgentSettings.whose, (f"{'.'.join(path)}: {step} is not a table",))
@@ -249,12 +279,13 @@ def _toml_value(path: KeyPath, text: str, field: FieldInfo | None) -> object:
         raise SettingsError(AgentSettings.whose, (problem,))
     kind = str(field.annotation)
     if kind.startswith("tuple"):
-        return [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").replace('"', "").split(",")
-                if word.strip()]
+        listed = text.strip().removeprefix("[").removesuffix("]")
+        return [word.strip().strip('"') for word in listed.split(",") if word.strip()]
     if field.annotation in (bool, int, float) or kind in ("float | None", "int | None"):
         try:
             value: object = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
             return text  # the check says what is wrong with it
-        return value if isinstance(value, bool | int | float) else text
+        # Not a number: equal to nothing, so that one could not even see that it was written.
+        return value if isinstance(value, bool | int | float) and not math.isnan(value) else text
     return text

@@ -23,7 +23,9 @@ def _unknown(name: str) -> str:
         return f"{name!r} cannot be looked up: this machine has no time zones; install the package tzdata"
     if nearest := _nearest(name, known):
         return f"{name!r} is not a time zone; did you mean {' or '.join(nearest)}?"
-    return f"{name!r} is not a time zone; write one such as Europe/Berlin or UTC, or leave it empty for the machine's own"
+    return (
+        f"{name!r} is not a time zone; write one such as Europe/Berlin or UTC, or leave it empty for the machine's own"
+    )
 
 
 def _nearest(name: str, known: set[str]) -> list[str]:

@@ -7,7 +7,7 @@ in capitals. An unknown key or variable is an error with the nearest known name,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,14 +18,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from shrk_contract.settings_files import Files, Location, SettingsError, read_files
 from shrk_contract.settings_problems import Sources, did_you_mean, problems_of
 
-__all__ = ["ServiceSettings", "SettingsError", "load", "located", "reading"]
+__all__ = ["ServiceSettings", "SettingsError", "load", "located", "reading", "variables"]
 
-#: The files that are to be used for the settings being made, where they were read already.
+#: Of the settings being made: the files, where they were read already, and the variables that do not count.
 _FILES: ContextVar[Files | None] = ContextVar("files", default=None)
+_IGNORED: ContextVar[Collection[str]] = ContextVar("ignored", default=())
 
 
-class _TomlFile(PydanticBaseSettingsSource):
-    """The settings files' values, or none."""
+class _Given(PydanticBaseSettingsSource):
+    """Values that were read already."""
 
     def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -79,29 +80,33 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then the files. No .env: which folder one stands in must not matter."""
         files = _FILES.get() or reading(cls)
-        return init_settings, env_settings, _TomlFile(settings_cls, files.values)
+        variables = {name: value for name, value in env_settings().items() if name not in _IGNORED.get()}
+        return init_settings, _Given(settings_cls, variables), _Given(settings_cls, files.values)
 
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def load(settings: type[S], files: Files | None = None, **flags: object) -> S:
-    """Read all sources; a flag of None was not given. `files`: instead of those on the disk.
+def load(settings: type[S], files: Files | None = None, *, ignoring: Collection[str] = (), **flags: object) -> S:
+    """Read all sources; a flag of None was not given. `files`: instead of those on the disk. `ignoring`: settings whose
+    variables do not count, to look at what the files say.
 
     Raises SettingsError with every problem at once.
     """
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     files = files or reading(settings)
-    sources = Sources(frozenset(given), _variables(settings), files)
+    spoken = {name: variable for name, variable in variables(settings).items() if name not in ignoring}
+    sources = Sources(frozenset(given), spoken, files)
     unknown = _unknown_variables(settings)
-    reset = _FILES.set(files)
+    told_files, told_ignored = _FILES.set(files), _IGNORED.set(ignoring)
     try:
         loaded = settings(**given)
     except ValidationError as error:
         problems = (*unknown, *problems_of(settings, error, sources))
         raise SettingsError(_named(settings, files), problems) from error
     finally:
-        _FILES.reset(reset)
+        _FILES.reset(told_files)
+        _IGNORED.reset(told_ignored)
     if unknown:
         raise SettingsError(settings.whose, unknown)
     loaded._sources = sources
@@ -129,7 +134,7 @@ def _prefix(settings: type[ServiceSettings]) -> str:
     return settings.model_config.get("env_prefix", "")
 
 
-def _variables(settings: type[ServiceSettings]) -> dict[str, str]:
+def variables(settings: type[ServiceSettings]) -> dict[str, str]:
     """Of each setting that the environment sets, the variable. Upper or lower case is all one, and empty is none."""
     by_name = {name.upper(): name for name, value in os.environ.items() if value}
     wanted = {field: _prefix(settings) + field.upper() for field in settings.model_fields}

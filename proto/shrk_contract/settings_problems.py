@@ -111,7 +111,11 @@ def allowed(field: FieldInfo) -> str:
             least = f"more than {value}"
         elif (value := getattr(bound, "le", None)) is not None:
             most = f"{value}"
-    return f"{least} to {most}" if least and most else least and f"from {least}" or most and f"up to {most}"
+    if least and most:
+        return f"{least} to {most}"
+    if least:
+        return least if least.startswith("more") else f"{least} or more"
+    return f"up to {most}" if most else ""
 
 
 def _said(item: Mapping[str, Any], field: FieldInfo | None) -> str:
