@@ -293,7 +293,7 @@ def _refuse_unknown(sink: AttemptSink) -> None:
 
 
 async def run(settings: AgentSettings, read: Callable[[], AgentSettings]) -> None:
-    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain. At SIGHUP the settings are `read` again."""
+    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain. At SIGHUP settings are `read` again."""
     configure_logs(settings.log_format)
     agent = Agent(settings)
     async with answering_hangup(partial(agent.reload, read)):

@@ -87,14 +87,20 @@ def set_value(key: str, text: str | None, main: Path | None = None) -> Written:
     with _locked(location.main):
         old_text = _text(location)
         new_text = _edited(old_text, path, text)
-        # Its own variable would hide what is written.
-        new = load(AgentSettings, read_files(location, instead=new_text), ignoring=path[:1])
+        try:
+            # Its own variable would hide what is written.
+            new = load(AgentSettings, read_files(location, instead=new_text), ignoring=path[:1])
+        except SettingsError as error:
+            raise SettingsError(f"{AgentSettings.whose}, had this been written,", error.problems) from error
         try:
             old = load(AgentSettings, read_files(location, instead=old_text), ignoring=path[:1])
         except SettingsError:
             old = None  # the change mends it
         try:
-            replace_kept(location.main, new_text.encode(), 0o600 if path[0] == "join_token" else 0o644)
+            secret = path[0] == "join_token"
+            if secret and location.main.exists():
+                location.main.chmod(location.main.stat().st_mode & 0o770)
+            replace_kept(location.main, new_text.encode(), 0o600 if secret else 0o644)
         except OSError as error:
             raise _unwritable(location.main, error) from error
     return Written(
@@ -113,8 +119,14 @@ def check(main: Path | None = None) -> AgentSettings:
     """
     files = read_files(located(AgentSettings, main))
     hidden = [name for name in variables(AgentSettings) if name in files.values]
-    if hidden:
-        load(AgentSettings, files, ignoring=hidden)
+    problems: list[str] = []
+    for ignoring in ((), hidden) if hidden else ((),):
+        try:
+            load(AgentSettings, files, ignoring=ignoring)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(f"{AgentSettings.whose} (file: {files.main})", tuple(dict.fromkeys(problems)))
     return load(AgentSettings, files)
 
 
@@ -155,7 +167,7 @@ def _path(key: str) -> KeyPath:
     except tomllib.TOMLDecodeError:
         parts = []
     if not parts or isinstance(inside, dict):
-        problem = f'{key!r} is not a key such as temp_max or catalogue.NAME.slots (catalogue."a.b".slots for a name with dots)'
+        problem = f"{key!r} is not a key such as temp_max or catalogue.NAME.slots; a NAME with dots is put in quotes"
         raise SettingsError(AgentSettings.whose, (problem,))
     path = tuple(parts)
     known = fields_at(AgentSettings, path[:-1])

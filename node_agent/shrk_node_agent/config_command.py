@@ -92,7 +92,7 @@ def check(
         if json:
             _print_json({"valid": True, "problems": [], "files": read})
         else:
-            typer.echo(f"valid: {', '.join(read) or f'there is no {settings.sources.files.main}, and the rest'}")
+            typer.echo(f"valid: {', '.join(read)}")
 
 
 @get.command(name="get")
@@ -168,6 +168,8 @@ def _explained() -> Iterator[None]:
 
 def _written(value: object) -> str:
     """As the file would have it; nothing is written as "-"."""
+    if isinstance(value, float):
+        return f"{value:g}"
     return "-" if value is None else jsons.dumps(value, ensure_ascii=False)
 
 

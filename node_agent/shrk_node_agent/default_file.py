@@ -38,8 +38,8 @@ _EXAMPLES: Mapping[str, object] = {
 }
 _HEAD = """\
 # The settings of this shrk node. A variable (SHRK_ and the key in capitals) wins over this file, and this file over
-# those in conf.d beside it. After a change: shrk config check, then reload or restart the agent. `shrk set KEY VALUE`
-# does both checks and keeps these comments. Where a value comes from: shrk config show --origin.
+# those in conf.d beside it. After a change: `shrk config check`, then reload or restart the agent. `shrk set KEY VALUE`
+# changes one line, once it is checked. Where a value comes from: `shrk config show --origin`.
 """
 _FIELD = re.compile(r"    (\w+): ")
 _DOC = "    #: "
@@ -102,6 +102,6 @@ def _comment(lines: tuple[str, ...]) -> str:
 def _row(table: type[BaseModel], name: str, values: Mapping[str, object]) -> str:
     chosen = values.get(name)
     value = chosen if chosen is not None else _EXAMPLES.get(name, table.model_fields[name].default)
-    assert value is not None and value is not PydanticUndefined, f"{name} has neither a default nor an example"
+    assert value not in (None, PydanticUndefined), f"{name} has neither a default nor an example"
     written = tomlkit.item(value.value if isinstance(value, Enum) else value).as_string()
     return f"{'' if chosen is not None else '# '}{name} = {written}\n"
