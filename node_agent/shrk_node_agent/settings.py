@@ -100,9 +100,7 @@ def _devices(value: object) -> object:
                 f"{word!r} is neither an index from 0 on nor a UUID such as GPU-8a3f2c1d-...; `nvidia-smi -L` lists both"
             )
         if word.isdecimal() and int(word) > DEVICE_INDEX_MAX:
-            raise ValueError(
-                f"{word} is no GPU's index: 0 to {DEVICE_INDEX_MAX} is allowed; `nvidia-smi -L` lists them"
-            )
+            raise ValueError(f"{word} is no GPU's index: allowed is 0 to {DEVICE_INDEX_MAX}; see `nvidia-smi -L`")
         if word in words[:place]:
             raise ValueError(f"{word} is named twice; name each GPU once")
     return tuple(words)

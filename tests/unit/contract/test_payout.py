@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from shrk_contract.payout import checked_address, checksummed, keccak256
@@ -57,12 +59,14 @@ def test_every_single_mistyped_digit_of_an_address_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("form", [str.lower, lambda text: "0x" + text[2:].upper()], ids=["lower", "upper"])
-def test_without_a_checksum_it_is_refused_and_the_checked_form_is_the_remedy(form) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_checksum_it_is_refused_and_the_checked_form_is_the_remedy(form: Callable[[str], str]) -> None:
     with pytest.raises(ValueError, match=f"no checksum.*write it as {PUBLISHED[4]}"):
         checked_address(form(PUBLISHED[4]))
 
 
-@pytest.mark.parametrize("text", ["", "0x", "vitalik.eth", PUBLISHED[0][:-1], PUBLISHED[0] + "0", PUBLISHED[0][2:], "0X" + "1" * 40])
+@pytest.mark.parametrize(
+    "text", ["", "0x", "vitalik.eth", PUBLISHED[0][:-1], PUBLISHED[0] + "0", PUBLISHED[0][2:], "0X" + "1" * 40]
+)
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="40 hexadecimal digits, as a wallet shows it, such as 0x5aAeb"):
         checked_address(text)
