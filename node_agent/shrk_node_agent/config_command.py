@@ -71,7 +71,7 @@ def show(
 @config.command()
 def check(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Instead of the settings file; conf.d beside it counts.")
+        Path | None, typer.Argument(metavar="FILE", help="Instead of the settings file; conf.d beside it counts.")
     ] = None,
     json: _Json = False,
 ) -> None:
@@ -117,7 +117,7 @@ def get_one(key: _Key, json: _Json = False) -> None:
 def set_one(
     key: _Key,
     value: Annotated[
-        str | None, typer.Argument(metavar="[VALUE]", help="Lists with commas: 0,2. Before a minus: -- KEY VALUE.")
+        str | None, typer.Argument(metavar="VALUE", help="Lists with commas: 0,2. Before a minus: -- KEY VALUE.")
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Take the key out, so that the default holds.")] = False,
     json: _Json = False,

@@ -12,7 +12,6 @@ from enum import Enum
 
 import tomlkit
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry, SimulatedSpeed
 
@@ -101,7 +100,7 @@ def _comment(lines: tuple[str, ...]) -> str:
 
 def _row(table: type[BaseModel], name: str, values: Mapping[str, object]) -> str:
     chosen = values.get(name)
-    value = chosen if chosen is not None else _EXAMPLES.get(name, table.model_fields[name].default)
-    assert value not in (None, PydanticUndefined), f"{name} has neither a default nor an example"
+    value = chosen if chosen is not None else _EXAMPLES.get(name, table.model_fields[name].get_default())
+    assert value is not None, f"{name} has neither a default nor an example"
     written = tomlkit.item(value.value if isinstance(value, Enum) else value).as_string()
     return f"{'' if chosen is not None else '# '}{name} = {written}\n"

@@ -97,7 +97,7 @@ def _devices(value: object) -> object:
     for place, word in enumerate(words):
         if not _DEVICE.fullmatch(word):
             raise ValueError(
-                f"{word!r} is neither an index from 0 on nor a UUID such as GPU-8a3f2c1d-...; `nvidia-smi -L` lists both"
+                f"{word!r} is neither an index from 0 on nor a UUID such as GPU-8a3f2c1d-...; see `nvidia-smi -L`"
             )
         if word.isdecimal() and int(word) > DEVICE_INDEX_MAX:
             raise ValueError(f"{word} is no GPU's index: allowed is 0 to {DEVICE_INDEX_MAX}; see `nvidia-smi -L`")

@@ -61,6 +61,7 @@ class ServiceSettings(BaseSettings):
     #: Variables with the prefix that are read elsewhere.
     other_variables: ClassVar[frozenset[str]] = frozenset()
 
+    #: Known to `load`, which makes the settings.
     _sources: Sources | None = PrivateAttr(default=None)
 
     @property
