@@ -209,7 +209,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _unwritable(file: Path, error: OSError) -> ConfigUnchanged:
-    remedy = "try it with sudo" if isinstance(error, PermissionError) else f"is {AgentSettings.file_variable} right?"
+    remedy = "try it with sudo" if isinstance(error, PermissionError) else "is it the right file?"
     return ConfigUnchanged(f"{file} cannot be written, and is as it was: {error.strerror}; {remedy}")
 
 

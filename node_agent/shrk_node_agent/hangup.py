@@ -29,6 +29,7 @@ async def answering_hangup(
     Where a terminal was there at the beginning and is no more, it is SIGTERM that was meant.
     """
     had_terminal = has_terminal()
+    on_terminal = [number for number in range(3) if os.isatty(number)]
     asked = asyncio.Event()
 
     async def answer() -> None:
@@ -39,6 +40,8 @@ async def answering_hangup(
 
     def heard() -> None:
         if had_terminal and not has_terminal():
+            # A log line into nowhere is an error, and would end the drain.
+            _lead_nowhere(on_terminal)
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             asked.set()
@@ -50,3 +53,10 @@ async def answering_hangup(
             yield
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _lead_nowhere(descriptors: list[int]) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in descriptors:
+        os.dup2(nowhere, number)
+    os.close(nowhere)

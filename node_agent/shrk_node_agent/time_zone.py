@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import difflib
 import zoneinfo
+from datetime import UTC, tzinfo
+from pathlib import Path
 
 #: As many as one reads at a glance.
 NEAREST_MAX = 3
+
+
+def zone(name: str, machines_own: Path = Path("/etc/localtime")) -> tzinfo:
+    """The zone of this name; of "" the machine's own, which is UTC where it has none. Raises ValueError."""
+    if name:
+        return named_zone(name)
+    try:
+        with machines_own.open("rb") as file:
+            return zoneinfo.ZoneInfo.from_file(file, key="the machine's own")
+    except (OSError, ValueError):
+        return UTC
 
 
 def named_zone(name: str) -> zoneinfo.ZoneInfo:

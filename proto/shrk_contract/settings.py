@@ -117,7 +117,7 @@ def load(settings: type[S], files: Files | None = None, *, ignoring: Collection[
 def located(settings: type[ServiceSettings], main: Path | None = None) -> Location:
     """Where the service's files are; `main`: another main file than that of the variable or the default."""
     if main is not None:
-        return Location(settings.whose, settings.file_variable, main, True, settings.drop_ins)
+        return Location(settings.whose, "", main, True, settings.drop_ins)
     return Location.found(settings.whose, settings.file_variable, settings.file_default, settings.drop_ins)
 
 

@@ -55,6 +55,7 @@ class Location:
     """Where a service's files are. `drop_ins`: the folder beside the main file with more of them; "": there is none."""
 
     whose: str
+    #: That can name another main file; "": it was named on the spot.
     variable: str
     main: Path
     #: An owner chose the main file, so it must exist.
@@ -66,6 +67,11 @@ class Location:
         """Where the variable or the default points to."""
         named = os.environ.get(variable)
         return cls(whose, variable, Path(named) if named else default, bool(named), drop_ins)
+
+    @property
+    def doubt(self) -> str:
+        """What to ask oneself where a file is none of ours."""
+        return f"is {self.variable} right?" if self.variable else "is it the right file?"
 
 
 def read_files(location: Location, *, instead: str | None = None) -> Files:
@@ -105,7 +111,7 @@ def _drop_ins(location: Location) -> list[Path]:
     folder = location.main.parent / location.drop_ins
     paths = sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
     if len(paths) > DROP_INS_MAX:
-        problem = f"{folder} has {len(paths)} files, more than {DROP_INS_MAX}: is {location.variable} right?"
+        problem = f"{folder} has {len(paths)} files, more than {DROP_INS_MAX}: {location.doubt}"
         raise SettingsError(location.whose, (problem,))
     return paths
 
@@ -113,12 +119,13 @@ def _drop_ins(location: Location) -> list[Path]:
 def _text(path: Path, location: Location) -> str:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
-            raise _Unreadable(f"{path} is larger than {FILE_BYTES_MAX} bytes: is {location.variable} right?")
+            raise _Unreadable(f"{path} is larger than {FILE_BYTES_MAX} bytes: {location.doubt}")
         # As bytes: TOML's own rules for line ends, not Python's.
         return path.read_bytes().decode()
     except OSError as error:
         chosen = location.named and path == location.main
-        remedy = f"; unset {location.variable} or name a file that exists" if chosen else ""
+        unset = f"unset {location.variable} or " if location.variable else ""
+        remedy = f"; {unset}name a file that exists" if chosen else ""
         raise _Unreadable(f"{path} cannot be read: {error.strerror}{remedy}") from error
     except UnicodeDecodeError as error:
         raise _Unreadable(f"{path} is not valid TOML: {error}") from error

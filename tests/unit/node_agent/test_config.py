@@ -171,7 +171,9 @@ def test_a_file_that_is_no_toml_is_not_changed(file: Path) -> None:
 
 
 def test_where_nothing_can_be_written_the_remedy_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigUnchanged, match=r"gone/config.toml cannot be written.*No such file.*SHRK_CONFIG"):
+    with pytest.raises(
+        ConfigUnchanged, match=r"gone/config.toml cannot be written.*No such file.*is it the right file"
+    ):
         set_value("temp_max", "71", tmp_path / "gone" / "config.toml")
 
 
@@ -258,4 +260,8 @@ def test_settings_that_are_wrong_end_a_command_with_5(file: Path) -> None:
         f"{other}:8",
         f"{other}:2",
     ]
+    assert (
+        "cannot be read: No such file or directory; name a file"
+        in run(config_command.config, ["check", str(file.with_name("gone.toml"))]).stderr
+    )
     assert run(config_command.set_, ["temp_max"]).exit_code == 2

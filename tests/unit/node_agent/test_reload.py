@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,18 +107,61 @@ async def test_each_hangup_asks_for_a_reload() -> None:
             await reloads.get()
 
 
-async def test_a_hangup_of_the_terminal_ends_the_program() -> None:
-    terminals = iter([True, False])
-    ended = asyncio.Event()
+#: Notes what becomes of it in the file that it is given.
+PROGRAM = """
+import asyncio, os, sys
+from shrk_contract.service import run_until_signalled
+from shrk_node_agent.hangup import answering_hangup
 
-    async def reload() -> None:
-        pytest.fail("nobody asked for it")
+def note(what):
+    with open(sys.argv[1], "a") as file:
+        print(what, file=file)
 
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
+class Service:
+    async def start(self): os.write(1, b"up")
+    async def drain(self): note("drained")
+    async def stop(self): note("stopped")
+
+async def reload():
+    note("reloaded")
+    os.write(1, b"again")
+
+async def run():
+    async with answering_hangup(reload):
+        await run_until_signalled(Service())
+
+asyncio.run(run())
+"""
+
+
+def test_a_program_on_a_terminal_reloads_when_it_is_asked_and_drains_when_the_terminal_goes(
+    tmp_path: Path,
+) -> None:
+    notes = tmp_path / "notes"
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ON_A_TERMINAL + PROGRAM, str(notes)], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
     try:
-        async with answering_hangup(reload, lambda: next(terminals)):
-            os.kill(os.getpid(), signal.SIGHUP)
-            await ended.wait()
+        _read_until(ours, b"up")
+        process.send_signal(signal.SIGHUP)
+        _read_until(ours, b"again")
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        os.close(ours)
+    assert process.wait(60) == 0
+    assert notes.read_text().split() == ["reloaded", "drained", "stopped"]
+
+
+#: A session of its own, whose terminal is standard input: as a login has it.
+_ON_A_TERMINAL = """
+import fcntl, os, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+"""
+
+
+def _read_until(terminal: int, words: bytes) -> None:
+    said = b""
+    while words not in said:
+        said += os.read(terminal, 1000)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zoneinfo
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from shrk_node_agent.time_zone import NEAREST_MAX, named_zone
+from shrk_node_agent.time_zone import NEAREST_MAX, named_zone, zone
 
 
 def test_a_zone_is_found_by_its_name() -> None:
@@ -42,3 +44,13 @@ def test_where_a_machine_has_no_zones_the_package_is_named() -> None:
             named_zone("Nowhere/Else")
     finally:
         zoneinfo.reset_tzpath()
+
+
+def test_without_a_name_it_is_the_machines_own_zone_or_utc(tmp_path: Path) -> None:
+    [compiled] = [path for root in zoneinfo.TZPATH if (path := Path(root, "Asia/Kolkata")).exists()][:1]
+    summer = datetime(2026, 7, 1, tzinfo=UTC)
+    assert summer.astimezone(zone("", compiled)).strftime("%z") == "+0530"
+    assert zone("", tmp_path / "none") is UTC
+    (tmp_path / "damaged").write_bytes(b"none of it")
+    assert zone("", tmp_path / "damaged") is UTC
+    assert zone("Asia/Kolkata") == zoneinfo.ZoneInfo("Asia/Kolkata")
