@@ -1,1 +1,1 @@
-"""What an owner allows, as pure machines: each is told what is seen and when, and says what follows."""
+"""PURE. The owner's terms: hours, heat, other programs on the GPU, what fits; and what they permit together."""
