@@ -1,11 +1,14 @@
 """Payout addresses: 0x and forty hexadecimal digits, whose capitals are a checksum (EIP-55). Pure.
 
-The checksum is of Keccak-256, which `hashlib` does not have: its SHA-3 ends the text differently.
+The checksum is of Keccak-256, which `hashlib` does not have: its SHA-3 ends the text differently. The standard library
+is all that it needs, so that an installer can run it before anything is installed: `python -m shrk_contract.payout ADDRESS`
+prints the address, or says what is wrong and exits with 5.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 
 _FORM = re.compile(r"0x[0-9A-Fa-f]{40}")
 #: What one absorption takes: 200 bytes of state less twice the 32 of the digest.
@@ -102,3 +105,17 @@ def _permuted(lanes: list[int]) -> list[int]:
         ]
         lanes[0] ^= constant
     return lanes
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code for the command's arguments."""
+    try:
+        print(checked_address(" ".join(arguments)))
+    except ValueError as error:
+        print(f"shrk: {error}", file=sys.stderr)
+        return 5
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shrk_contract.payout import checked_address, checksummed, keccak256
+from shrk_contract.payout import checked_address, checksummed, keccak256, main
 
 #: The test cases of EIP-55.
 PUBLISHED = (
@@ -70,3 +70,10 @@ def test_without_a_checksum_it_is_refused_and_the_checked_form_is_the_remedy(for
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="40 hexadecimal digits, as a wallet shows it, such as 0x5aAeb"):
         checked_address(text)
+
+
+def test_an_installer_can_ask_by_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([PUBLISHED[4]]) == 0
+    assert capsys.readouterr().out == f"{PUBLISHED[4]}\n"
+    assert main([PUBLISHED[4].lower()]) == 5
+    assert f"write it as {PUBLISHED[4]}" in capsys.readouterr().err

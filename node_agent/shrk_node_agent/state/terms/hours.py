@@ -26,6 +26,8 @@ _MINUTES_A_DAY = 24 * 60
 
 #: Three a day for a week: more is a mistake, and each is looked at whenever the hours are asked for.
 WINDOWS_MAX = 21
+#: Far more than so many windows need; what is longer is not quoted back.
+TEXT_CHARACTERS_MAX = 1_000
 #: A window that falls into the hour that clocks skip is open a week later, and so is a day that a country skipped.
 LOOK_AHEAD_SECONDS = 15 * 24 * 3600
 #: Zones that change their offset and take it back within so short a time are not known.
@@ -76,6 +78,8 @@ class Schedule:
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """Raises ScheduleInvalid."""
+        if len(text) > TEXT_CHARACTERS_MAX:
+            raise ScheduleInvalid(f"schedule: {len(text)} characters are more than {TEXT_CHARACTERS_MAX}; join days")
         windows = tuple(_windows(text)) if text.strip() else ()
         if len(windows) > WINDOWS_MAX:
             raise ScheduleInvalid(f"{len(windows)} windows are more than {WINDOWS_MAX}; join some, such as mon-fri")
@@ -159,7 +163,7 @@ def _windows(text: str) -> Iterator[Window]:
 
 def _window(written: str) -> Window:
     found = re.match(r"[^\d]*", written)
-    days_text = found.group().strip() if found else ""
+    days_text = found.group().strip(" ,") if found else ""
     times_text = written[len(found.group()) if found else 0 :].strip()
     if not times_text:
         raise _invalid(written, "it has days and no hours", f"{_days_suggested(days_text)}00:00-24:00")
@@ -219,10 +223,13 @@ def _loose(hour: str, minute: str | None, half: str | None) -> int:
 
 
 def _days_suggested(text: str) -> str:
+    if "daily" in text:
+        return "daily "
     parts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         names = [_nearest_day(name.strip()) for name in re.split("[-–]", _OTHER_DAYS.get(part, part)) if name.strip()]
-        parts.append("-".join(names[:2]))
+        if names:
+            parts.append("-".join(names[:2]))
     return f"{','.join(parts)} " if parts else ""
 
 
@@ -232,7 +239,5 @@ def _nearest_day(name: str) -> str:
     def alike(day: str) -> int:
         return sum(1 for length in range(1, 10) if day[:length] == name[:length]) if name else 0
 
-    if name == "daily":
-        return name
     best = max(_FULL, key=alike)
     return best[:3] if alike(best) else "mon"
