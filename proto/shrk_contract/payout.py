@@ -1,8 +1,8 @@
 """Payout addresses: 0x and forty hexadecimal digits, whose capitals are a checksum (EIP-55). Pure.
 
 The checksum is of Keccak-256, which `hashlib` does not have: its SHA-3 ends the text differently. The standard library
-is all that it needs, so that an installer can run it before anything is installed: `python -m shrk_contract.payout ADDRESS`
-prints the address, or says what is wrong and exits with 5.
+is all that it needs, so that an installer can run it before anything is installed: `python -m shrk_contract.payout
+ADDRESS` prints the address, or says what is wrong and exits with 5.
 """
 
 from __future__ import annotations
