@@ -18,6 +18,13 @@ from shrk_cli.errors import Exit, Trouble
 
 GROUP = "shrk.commands"
 
+#: The help line of a subcommand that is one of several of its distribution; the others have the distribution's own.
+HELP_LINES = {
+    "config": "Show and check this node's settings.",
+    "get": "One setting of this node.",
+    "set": "Change one setting of this node.",
+}
+
 
 def main() -> None:
     """Run the command with the process's own arguments; ends the process with one of `Exit`."""
@@ -77,6 +84,8 @@ def _explain() -> typer.Typer:
 
 
 def _help_line(point: EntryPoint) -> str:
+    if point.name in HELP_LINES:
+        return HELP_LINES[point.name]
     summary = point.dist.metadata["Summary"] if point.dist else ""
     return summary.rstrip(".") + "." if summary else f"Brought by {point.value}."
 

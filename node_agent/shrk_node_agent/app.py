@@ -9,6 +9,7 @@ import platform
 import random
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from shrk_contract.service import configure_logs, run_until_signalled, running
+from shrk_contract.settings import SettingsError
 from shrk_contract.state_dir import StateDirLock
 from shrk_contract.terms import Host, Rejection, Report, Status, Terms
 from shrk_node_agent import status
@@ -29,12 +31,14 @@ from shrk_node_agent.engine.launch import Launcher
 from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.engine.sweep import sweep
 from shrk_node_agent.errors import AgentCannotRun
+from shrk_node_agent.hangup import answering_hangup
 from shrk_node_agent.link import identity as identities
 from shrk_node_agent.link.dial import Dialler
 from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
 from shrk_node_agent.link.session import Session, SessionPort
+from shrk_node_agent.reload import LastReload, compare, merged
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
 
@@ -61,6 +65,7 @@ class Agent:
         self._dialler: Dialler | None = None
         self._identity: Identity | None = None
         self._report_sequence = 0
+        self._last_reload = LastReload()
         self._version = version("shrk-node-agent")
         folders = process.EngineFolders(
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
@@ -170,6 +175,27 @@ class Agent:
             return True
         return False
 
+    # --- new settings ---------------------------------------------------------------------------------
+
+    async def reload(self, read: Callable[[], AgentSettings]) -> None:
+        """Read the settings again and take in what an agent that runs can; settings with an error change nothing."""
+        try:
+            new = await asyncio.to_thread(read)
+        except SettingsError as error:
+            log.error("the settings are not taken in; those before hold", problems=list(error.problems))
+            self._last_reload.problems = error.problems
+        else:
+            changes = compare(self._settings, new)
+            self._last_reload = LastReload(needs_restart=changes.needs_restart)
+            log.info("settings read again", applied=changes.applied, needs_restart=changes.needs_restart)
+            if changes.applied:
+                self.apply(merged(self._settings, new))
+        self.driver.link_changed()  # the status is another one
+
+    def apply(self, settings: AgentSettings) -> None:
+        """From now on these hold. Only what `reload.RELOADED` names differs from those before."""
+        self._settings = settings
+
     # --- what is told --------------------------------------------------------------------------------
 
     def _changed(self) -> None:
@@ -180,7 +206,8 @@ class Agent:
     def _status(self) -> dict[str, object]:
         node_id = self._identity.node_id if self._identity else ""
         link = self._dialler.status if self._dialler else None
-        return status.document(self.driver, node_id, self._settings.name, link)
+        told = status.document(self.driver, node_id, self._settings.name, link)
+        return told | {"settings": self._last_reload.document()}
 
     def _report(self) -> Report:
         self._report_sequence += 1
@@ -280,7 +307,9 @@ def _refuse_unknown(sink: AttemptSink) -> None:
     sink.reject(Rejection.UNSUPPORTED, "this agent does not know the endpoint; update it")
 
 
-async def run(settings: AgentSettings) -> None:
-    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain."""
+async def run(settings: AgentSettings, read: Callable[[], AgentSettings]) -> None:
+    """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain. At SIGHUP settings are `read` again."""
     configure_logs(settings.log_format)
-    await run_until_signalled(Agent(settings))
+    agent = Agent(settings)
+    async with answering_hangup(partial(agent.reload, read)):
+        await run_until_signalled(agent)

@@ -47,6 +47,18 @@ def run(
     engine: Annotated[
         str | None, _setting("engine", "auto|vllm|sim", "auto is vLLM; sim pretends, and needs no GPU.", "auto")
     ] = None,
+    temp_max: Annotated[
+        str | None, _setting("temp_max", "CELSIUS", "How warm a GPU may become, 40 to 95.", "70")
+    ] = None,
+    schedule: Annotated[
+        str | None, _setting("schedule", "HOURS", "When to serve, such as 22:00-08:00.", "always")
+    ] = None,
+    visible_devices: Annotated[
+        str | None, _setting("visible_devices", "0,2", "The GPUs to use, by index or UUID.", "all")
+    ] = None,
+    models: Annotated[
+        str | None, _setting("models", "A,B", "Which of the catalogue, the first before the others.", "all of it")
+    ] = None,
     log_format: Annotated[
         str | None,
         _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto"),
@@ -55,12 +67,15 @@ def run(
     """Run the agent until it is stopped. The join token comes from SHRK_JOIN_TOKEN or the settings file.
 
     What it serves, [catalogue.NAME], stands in the settings file: /etc/shrk/config.toml, or the one that SHRK_CONFIG
-    names. More settings there: models (which of them, in which order), memory_gb (for all of them together; each then
-    has its own, and a coordinator chooses), scale_to_zero (it may unload what nobody asks for), engine_venv (vLLM's
-    environment), drain_seconds (for running answers at the end), [sim] (how fast the simulated engine is). An option
-    wins over a variable, and that over the file.
+    names. More settings there: memory_gb (for all models together; each then has its own, and a coordinator chooses),
+    scale_to_zero (it may unload what nobody asks for), engine_venv (vLLM's environment), drain_seconds (for running
+    answers at the end), time_zone (of the schedule), when (always, or idle: while nobody else uses the GPUs),
+    payout_address, gpu and scripted_gpu (how GPUs are looked at), [sim] (how fast the simulated engine is). An option
+    wins over a variable, and that over the file. SIGHUP reads the settings again.
     """
     flags = dict(locals())  # every option is a setting of the same name
+
+    from functools import partial
 
     import uvloop
 
@@ -70,7 +85,8 @@ def run(
     from shrk_node_agent.settings import AgentSettings
 
     try:
-        uvloop.run(run_agent(load(AgentSettings, **flags)))
+        read = partial(load, AgentSettings, **flags)
+        uvloop.run(run_agent(read(), read))
     except Trouble as trouble:
         typer.echo(f"shrk: {trouble}", err=True)
         raise typer.Exit(trouble.exit_code) from trouble

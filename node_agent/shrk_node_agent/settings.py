@@ -1,4 +1,4 @@
-"""The agent's settings: flag > environment (SHRK_*) > /etc/shrk/config.toml > default.
+"""The agent's settings: flag > environment (SHRK_*) > /etc/shrk/config.toml > /etc/shrk/conf.d/*.toml > default.
 
 Times are seconds. `load` is `shrk_contract.settings.load`.
 """
@@ -6,8 +6,10 @@ Times are seconds. `load` is `shrk_contract.settings.load`.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -15,10 +17,19 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from shrk_contract.payout import checked_address
 from shrk_contract.settings import ServiceSettings
+from shrk_contract.settings_problems import SettingInvalid, did_you_mean
 from shrk_node_agent.engine.engine import EngineSpec, Task
 from shrk_node_agent.engine.launch import is_path
 from shrk_node_agent.link.join_token import ControllerInvalid, parse_controller
+from shrk_node_agent.state.terms.hours import Schedule
+from shrk_node_agent.time_zone import named_zone
+
+#: GPUs that one machine has: mining boards end at 19, servers at 16.
+DEVICE_INDEX_MAX = 63
+
+_DEVICE = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]*")
 
 
 class EngineKind(StrEnum):
@@ -27,6 +38,22 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     VLLM = "vllm"
     SIM = "sim"
+
+
+class When(StrEnum):
+    """Whether other programs on the GPUs send us away: `idle` serves only while nobody else uses them."""
+
+    ALWAYS = "always"
+    IDLE = "idle"
+
+
+class GpuKind(StrEnum):
+    """How GPUs are looked at: `auto` is NVML where the driver is installed, else nothing; `scripted` pretends."""
+
+    AUTO = "auto"
+    NVML = "nvml"
+    NONE = "none"
+    SCRIPTED = "scripted"
 
 
 def _words(value: object) -> object:
@@ -48,11 +75,57 @@ def _folder(value: object) -> object:
 
 def _controller(value: object) -> object:
     if isinstance(value, str):
+        if "," in value or value.strip().startswith("pool:"):
+            raise ValueError(
+                f"{value!r} asks for a pool, several hosts as one node, which is not available yet; name one "
+                "coordinator, such as tcp://10.0.0.1:9100"
+            )
         try:
             parse_controller(value)
         except ControllerInvalid as error:
             raise ValueError(str(error)) from error
     return value
+
+
+def _devices(value: object) -> object:
+    """Indexes and UUIDs, as words: the driver's own form of both."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value,)  # SHRK_VISIBLE_DEVICES=0 in the form of the file
+    value = _words(value)
+    if not isinstance(value, (list, tuple)):
+        return value
+    words = [str(word) for word in value]
+    for place, word in enumerate(words):
+        if not _DEVICE.fullmatch(word):
+            raise ValueError(
+                f"{word!r} is neither an index from 0 on nor a UUID such as GPU-8a3f2c1d-...; see `nvidia-smi -L`"
+            )
+        if word.isdecimal() and int(word) > DEVICE_INDEX_MAX:
+            raise ValueError(f"{word} is no GPU's index: allowed is 0 to {DEVICE_INDEX_MAX}; see `nvidia-smi -L`")
+        if word in words[:place]:
+            raise ValueError(f"{word} is named twice; name each GPU once")
+    return tuple(words)
+
+
+def _schedule(value: object) -> object:
+    if isinstance(value, str):
+        Schedule.parse(value)
+    return value
+
+
+def _time_zone(value: object) -> object:
+    if isinstance(value, str) and value:
+        named_zone(value)
+    return value
+
+
+def _payout_address(value: object) -> object:
+    return checked_address(value) if isinstance(value, str) and value else value
+
+
+def _script(value: object) -> object:
+    """An absolute path, for the folder that one stands in when one reloads is another."""
+    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
 
 
 def _default_state_dir() -> Path:
@@ -119,12 +192,13 @@ class AgentSettings(ServiceSettings):
     whose: ClassVar[str] = "the node agent"
     file_variable: ClassVar[str] = "SHRK_CONFIG"
     file_default: ClassVar[Path] = Path("/etc/shrk/config.toml")
-    #: Other programs of ours on the same machine: the coordinator, the SDK, `shrk dev`.
+    drop_ins: ClassVar[str] = "conf.d"
+    #: Other programs of ours on the same machine: the coordinator, the SDK, `shrk dev`, the installer.
     other_variables: ClassVar[frozenset[str]] = frozenset(
-        {"SHRK_COORDINATOR_", "SHRK_BASE_URL", "SHRK_API_KEY", "SHRK_CACHE_DIR"}
+        {"SHRK_COORDINATOR_", "SHRK_BASE_URL", "SHRK_API_KEY", "SHRK_CACHE_DIR", "SHRK_INSTALL_", "SHRK_YES"}
     )
 
-    #: The coordinator, as tcp://host:port of its link.
+    #: The coordinator, as tcp://HOST:PORT of its link. None: the one at which this machine enrolled.
     controller: Annotated[str | None, BeforeValidator(_controller)] = None
     #: Needed once, until the node has its certificate.
     join_token: SecretStr | None = None
@@ -132,6 +206,7 @@ class AgentSettings(ServiceSettings):
     state_dir: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_state_dir)
     #: What the machine is called in lists.
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    #: What generates: auto is vLLM; sim only pretends, and needs no GPU.
     engine: EngineKind = EngineKind.AUTO
     #: The engine's own environment, apart from the agent's so that upgrading one does not touch the other.
     engine_venv: Annotated[Path, BeforeValidator(_folder)] = Field(
@@ -139,13 +214,31 @@ class AgentSettings(ServiceSettings):
     )
     #: Names from the catalogue to serve, the most important first; empty: all of it, in the file's order.
     models: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    #: What this machine can serve, one table for each model: [catalogue.NAME].
     catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
     #: For all models together, in GB; what does not fit beside the others is loaded where a coordinator wants it and
     #: another is not wanted. None: all of them fit at once.
     memory_gb: float | None = Field(default=None, gt=0, le=100_000)
     #: Whether coordinators may unload models that nobody asks for.
     scale_to_zero: bool = False
+    #: How fast the simulated engine pretends to be.
     sim: SimulatedSpeed = SimulatedSpeed()
+    #: The GPUs to use, by index or UUID; empty: all of them.
+    visible_devices: Annotated[tuple[str, ...], BeforeValidator(_devices)] = ()
+    #: How warm a GPU may become, in °C. Work ends before that: 2 below it nothing new is taken.
+    temp_max: float = Field(default=70.0, ge=40, le=95, allow_inf_nan=False)
+    #: When to serve, such as "22:00-08:00" or "mon-fri 22:00-08:00, sat-sun 00:00-24:00"; empty: always.
+    schedule: Annotated[str, BeforeValidator(_schedule)] = ""
+    #: In which the hours are meant, such as "Europe/Berlin"; empty: the machine's own.
+    time_zone: Annotated[str, BeforeValidator(_time_zone)] = ""
+    #: idle: only while no other program uses the GPUs; always: that makes no difference.
+    when: When = When.ALWAYS
+    #: Where earnings go: an address on Base with the capitals of its checksum; empty: none are wanted.
+    payout_address: Annotated[str, BeforeValidator(_payout_address)] = ""
+    #: How GPUs are looked at: auto is NVML where its driver is, else nothing; scripted reads scripted_gpu.
+    gpu: GpuKind = GpuKind.AUTO
+    #: What the scripted GPU plays: a file. For trying things out, and for tests.
+    scripted_gpu: Annotated[Path | None, BeforeValidator(_script)] = None
     #: How long a stopping agent lets attempts finish: most answers end within two minutes.
     drain_seconds: float = Field(default=110.0, ge=0, le=3600)
     #: auto: for people on a terminal, JSON lines elsewhere.
@@ -157,32 +250,21 @@ class AgentSettings(ServiceSettings):
         return _bytes(self.memory_gb)
 
     @model_validator(mode="after")
-    def _models_fit(self) -> Self:
-        if self.memory_gb is None:
-            return self
-        for name, entry in self.catalogue.items():
-            if entry.memory_gb is None and name in (self.models or self.catalogue):
-                raise ValueError(
-                    f"catalogue.{name}.memory_gb is missing: memory_gb = {self.memory_gb:g} bounds all models together "
-                    "and this one would not count; say what it takes in GB, or take memory_gb out"
-                )
-            if (entry.memory_gb or 0) > self.memory_gb:
-                raise ValueError(
-                    f"catalogue.{name}.memory_gb: {entry.memory_gb:g} is more than memory_gb = {self.memory_gb:g}, "
-                    "all that models have here; raise the one or take the model out"
-                )
+    def _scripted_gpu_has_a_script(self) -> Self:
+        if self.gpu is GpuKind.SCRIPTED and self.scripted_gpu is None:
+            raise SettingInvalid(
+                ("gpu",), '"scripted" plays a file that scripted_gpu names, and it names none; set it, or use "auto"'
+            )
         return self
 
     @model_validator(mode="after")
-    def _models_are_in_the_catalogue(self) -> Self:
+    def _models_can_be_served(self) -> Self:
         if not self.catalogue:
             raise ValueError(
                 "catalogue: it is empty: this node would serve nothing; add [catalogue.NAME] with a source"
             )
-        for model in self.models:
-            if model not in self.catalogue:
-                known = ", ".join(sorted(self.catalogue))
-                raise ValueError(f"models: {model!r} is not in the catalogue, which holds {known}")
+        if wrong := models_wrong(self.models, self.memory_gb, self.catalogue):
+            raise wrong
         return self
 
     def specs(self) -> tuple[EngineSpec, ...]:
@@ -201,3 +283,31 @@ class AgentSettings(ServiceSettings):
             )
             for name in names
         )
+
+
+def models_wrong(
+    models: Collection[str], memory_gb: float | None, catalogue: Mapping[str, CatalogueEntry]
+) -> SettingInvalid | None:
+    """What forbids to serve these models (none named: all of the catalogue) in this memory; None: nothing."""
+    for name, entry in catalogue.items():
+        if memory_gb is None:
+            break
+        if entry.memory_gb is None and name in (models or catalogue):
+            return SettingInvalid(
+                ("catalogue", name, "memory_gb"),
+                f"it is missing: memory_gb = {memory_gb:g} bounds all models together and this one would not count; "
+                "say what it takes in GB, or take memory_gb out",
+            )
+        if (entry.memory_gb or 0) > memory_gb:
+            return SettingInvalid(
+                ("catalogue", name, "memory_gb"),
+                f"{entry.memory_gb:g} is more than memory_gb = {memory_gb:g}, all that models have here; raise the one "
+                "or take the model out",
+            )
+    for model in models:
+        if model not in catalogue:
+            known = ", ".join(sorted(catalogue))
+            nearest = did_you_mean(model, catalogue)
+            said = nearest if "did you mean" in nearest else ""
+            return SettingInvalid(("models",), f"{model!r} is not in the catalogue, which holds {known}{said}")
+    return None

@@ -1,4 +1,4 @@
-"""How both services read their settings: flag > environment > TOML file > default, and errors in one block.
+"""How both services read their settings: flag > environment > TOML files > default, and errors in one block.
 
 The names are one contract with operators: the TOML key is the field, the variable is the prefix and the field
 in capitals. An unknown key or variable is an error with the nearest known name, never silently ignored.
@@ -6,34 +6,27 @@ in capitals. An unknown key or variable is an error with the nearest known name,
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shrk_contract.trouble import Trouble
+from shrk_contract.settings_files import Files, Location, SettingsError, read_files
+from shrk_contract.settings_problems import Sources, did_you_mean, problems_of
 
-#: A settings file is a page; a gigabyte named by mistake must not be read into memory.
-FILE_BYTES_MAX = 256 * 1024
+__all__ = ["ServiceSettings", "SettingsError", "load", "located", "reading", "variables"]
 
-
-class SettingsError(Trouble):
-    """The settings cannot be used. `str()` is one block for the operator; commands exit with 5."""
-
-    exit_code = 5
-
-    def __init__(self, whose: str, problems: tuple[str, ...]) -> None:
-        self.problems = problems
-        super().__init__("\n".join((f"the settings of {whose} are not valid:", *(f"  {p}" for p in problems))))
+#: Of the settings being made: the files, where they were read already, and the variables that do not count.
+_FILES: ContextVar[Files | None] = ContextVar("files", default=None)
+_IGNORED: ContextVar[Collection[str]] = ContextVar("ignored", default=())
 
 
-class _TomlFile(PydanticBaseSettingsSource):
-    """The settings file's values, or none."""
+class _Given(PydanticBaseSettingsSource):
+    """Values that were read already."""
 
     def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -63,8 +56,19 @@ class ServiceSettings(BaseSettings):
     #: The variable that names another file, and the file read without it.
     file_variable: ClassVar[str]
     file_default: ClassVar[Path]
+    #: The folder beside the file with more of them; "": there is none.
+    drop_ins: ClassVar[str] = ""
     #: Variables with the prefix that are read elsewhere.
     other_variables: ClassVar[frozenset[str]] = frozenset()
+
+    #: Known to `load`, which makes the settings.
+    _sources: Sources | None = PrivateAttr(default=None)
+
+    @property
+    def sources(self) -> Sources:
+        """Where the values came from."""
+        assert self._sources is not None, "settings are made by load()"
+        return self._sources
 
     @classmethod
     def settings_customise_sources(
@@ -75,63 +79,74 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file. No .env: which folder one stands in must not matter."""
-        return init_settings, env_settings, _TomlFile(settings_cls, _read_file(cls))
+        """Flags, then the environment, then the files. No .env: which folder one stands in must not matter."""
+        files = _FILES.get() or reading(cls)
+        variables = {name: value for name, value in env_settings().items() if name not in _IGNORED.get()}
+        return init_settings, _Given(settings_cls, variables), _Given(settings_cls, files.values)
 
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def load(settings: type[S], **flags: object) -> S:
-    """Read all sources; a flag of None was not given. Raises SettingsError with every problem at once."""
-    unknown = _unknown_variables(settings)
+def load(settings: type[S], files: Files | None = None, *, ignoring: Collection[str] = (), **flags: object) -> S:
+    """Read all sources; a flag of None was not given. `files`: instead of those on the disk. `ignoring`: settings whose
+    variables do not count, to look at what the files say.
+
+    Raises SettingsError with every problem at once.
+    """
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    files = files or reading(settings)
+    spoken = {name: variable for name, variable in variables(settings).items() if name not in ignoring}
+    sources = Sources(frozenset(given), spoken, files)
+    unknown = _unknown_variables(settings)
+    told_files, told_ignored = _FILES.set(files), _IGNORED.set(ignoring)
     try:
         loaded = settings(**given)
     except ValidationError as error:
-        raise SettingsError(_named(settings), (*unknown, *_problems_of(settings, error, given))) from error
+        problems = (*unknown, *problems_of(settings, error, sources))
+        raise SettingsError(_named(settings, files), problems) from error
+    finally:
+        _FILES.reset(told_files)
+        _IGNORED.reset(told_ignored)
     if unknown:
         raise SettingsError(settings.whose, unknown)
+    loaded._sources = sources
     return loaded
 
 
-def _named(settings: type[ServiceSettings]) -> str:
+def located(settings: type[ServiceSettings], main: Path | None = None) -> Location:
+    """Where the service's files are; `main`: another main file than that of the variable or the default."""
+    if main is not None:
+        return Location(settings.whose, "", main, True, settings.drop_ins)
+    return Location.found(settings.whose, settings.file_variable, settings.file_default, settings.drop_ins)
+
+
+def reading(settings: type[ServiceSettings]) -> Files:
+    """The service's files as they are now. Raises SettingsError."""
+    return read_files(located(settings))
+
+
+def _named(settings: type[ServiceSettings], files: Files) -> str:
     """Whose settings, and the file they may be in."""
-    path = Path(os.environ.get(settings.file_variable) or settings.file_default)
-    return f"{settings.whose} (file: {path})" if path.exists() else settings.whose
+    return f"{settings.whose} (file: {files.main})" if files.read else settings.whose
 
 
 def _prefix(settings: type[ServiceSettings]) -> str:
     return settings.model_config.get("env_prefix", "")
 
 
-def _read_file(settings: type[ServiceSettings]) -> dict[str, Any]:
-    variable, whose = settings.file_variable, settings.whose
-    named = os.environ.get(variable)
-    path = Path(named) if named else settings.file_default
-    if not named and not path.exists():
-        return {}
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise SettingsError(whose, (f"{path} is larger than {FILE_BYTES_MAX} bytes: is {variable} right?",))
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        remedy = f"; unset {variable} or name a file that exists" if named else ""
-        raise SettingsError(whose, (f"{path} cannot be read: {error.strerror}{remedy}",)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(whose, (f"{path} is not valid TOML: {error}",)) from error
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known are: {', '.join(sorted(known))}"
+def variables(settings: type[ServiceSettings]) -> dict[str, str]:
+    """Of each setting that the environment sets, the variable. Upper or lower case is all one, and empty is none."""
+    by_name = {name.upper(): name for name, value in os.environ.items() if value}
+    wanted = {field: _prefix(settings) + field.upper() for field in settings.model_fields}
+    return {field: by_name[variable] for field, variable in wanted.items() if variable in by_name}
 
 
 def _unknown_variables(settings: type[ServiceSettings]) -> tuple[str, ...]:
     prefix = _prefix(settings)
     known = [prefix + name.upper() for name in settings.model_fields] + [settings.file_variable]
     return tuple(
-        f"{name} (environment) is not a setting{_did_you_mean(name, known)}"
+        f"{name} (environment) is not a setting{did_you_mean(name, known)}"
         for name in sorted(os.environ)
         if name.startswith(prefix) and name not in known and not _is_other(settings, name)
     )
@@ -139,42 +154,3 @@ def _unknown_variables(settings: type[ServiceSettings]) -> tuple[str, ...]:
 
 def _is_other(settings: type[ServiceSettings], name: str) -> bool:
     return any(name == other or (other.endswith("_") and name.startswith(other)) for other in settings.other_variables)
-
-
-def _origin(settings: type[ServiceSettings], name: str, flags: Mapping[str, object]) -> str:
-    if name in flags:
-        return f"--{name.replace('_', '-')}"
-    variable = _prefix(settings) + name.upper()
-    return variable if variable in os.environ else name
-
-
-def _fields_at(settings: type[BaseModel], path: tuple[str, ...]) -> list[str]:
-    """The fields of the table at `path`; a dictionary of tables has one step for the entry's own name."""
-    if not path:
-        return list(settings.model_fields)
-    field, *deeper = path
-    inside = settings.model_fields[field].annotation
-    if get_origin(inside) is dict:
-        inside, deeper = get_args(inside)[1], deeper[1:]
-    return _fields_at(inside, tuple(deeper)) if isinstance(inside, type) and issubclass(inside, BaseModel) else []
-
-
-def _problems_of(
-    settings: type[ServiceSettings], error: ValidationError, flags: Mapping[str, object]
-) -> tuple[str, ...]:
-    problems = []
-    for item in error.errors():
-        if item["type"] == "default_factory_not_called":
-            continue  # only echoes the error of the field it builds on
-        text = item["msg"].removeprefix("Value error, ")
-        if not item["loc"]:
-            problems.append(text)
-            continue
-        name, *deeper = map(str, item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(settings, (name, *deeper[:-1]) if deeper else ())
-            *_, wrong = name, *deeper
-            problems.append(f"{'.'.join((name, *deeper))} is not a setting{_did_you_mean(wrong, known)}")
-        else:
-            problems.append(".".join((_origin(settings, name, flags), *deeper)) + f": {text}")
-    return tuple(dict.fromkeys(problems))
