@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 RETURNS_MAX = 2
 #: A start that has not dialled for so long is forgotten: agents that are refused for good dial about once a minute.
 FORGET_SECONDS = 3_600.0
-#: Ten times the pause of an agent that is refused: whoever is not heard for so long has stopped, or is another node now.
+#: Ten times the pause of an agent that is refused: whoever is not heard for so long has stopped, or is another node.
 ALONE_SECONDS = 600.0
 #: Starts that are remembered of one node: two that take turns, and those of an agent that crashes again and again.
 STARTS_MAX = 16
