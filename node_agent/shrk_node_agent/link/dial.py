@@ -23,7 +23,6 @@ from shrk_contract.v1.refusal_pb2 import (
     ProtocolVersion,
 )
 from shrk_node_agent.link.identity import CertificateExpired, Identity, IdentityError
-from shrk_node_agent.link.line import WELCOME_SECONDS_MAX as WELCOME_SECONDS_MAX
 from shrk_node_agent.link.line import Line, LinkDropped, LinkRefused
 from shrk_node_agent.link.renewal import Renewal, RenewalUnreachable, renewal_due_ms, signing_request
 from shrk_node_agent.link.session import CoordinatorBrokeContract, Session, SessionPort
@@ -35,6 +34,8 @@ PERMANENT_REFUSAL_SECONDS = 60.0
 REFUSAL_SECONDS_MIN = 1.0
 #: Between two looks at the wall's clock, which may be set, and goes on while a machine sleeps.
 RENEWAL_LOOK_SECONDS = 30.0
+#: Between two renewals, whatever the dates say: an agent whose clock is most of a day fast must not renew without end.
+RENEWAL_SECONDS_MIN = 3_600.0
 #: After a renewal that failed: eight hours are left for some more, and coordinators are not to be kept busy with them.
 RENEWAL_RETRY_SECONDS = 300.0
 
@@ -102,6 +103,7 @@ class Dialler:
         self._pause = pause
         self._renewal = renewal
         self._welcomed_at: float | None = None
+        self._renewed_at: float | None = None
         #: The open lines, the newest last; all but the last are being left.
         self._lines: list[Line] = []
         self._leaving: set[asyncio.Task[None]] = set()
@@ -183,7 +185,15 @@ class Dialler:
         hello = link_pb2.Hello(renews=bool(self._lines))
         hello.MergeFrom(self._hello)
         line = Line(
-            self._identity, address, hello, self._port, self._report, self._opened, self._closed, self._monotonic
+            self._identity,
+            address,
+            hello,
+            self._port,
+            self._report,
+            self._opened,
+            self._closed,
+            self._monotonic,
+            self._renewal.pause if self._renewal is not None else asyncio.sleep,
         )
         running = asyncio.create_task(line.run(), name="link")
         renewing = asyncio.create_task(self._renew_in_time(line), name="link-renewal")
@@ -234,7 +244,7 @@ class Dialler:
         assert self._renewal is not None, "without it nobody comes here"
         due = renewal_due_ms(self._identity, self._fraction())
         while True:
-            while (left := (due - self._clock()) / 1000) > 0:
+            while (left := max((due - self._clock()) / 1000, self._rest_seconds())) > 0:
                 await self._renewal.pause(min(left, RENEWAL_LOOK_SECONDS))
             try:
                 if await self._renewed_over(line, self._renewal):
@@ -242,6 +252,10 @@ class Dialler:
             except (TimeoutError, IdentityError, OSError) as error:
                 log.error("the certificate was not renewed; trying again", why=str(error) or "no answer came")
             await self._renewal.pause(RENEWAL_RETRY_SECONDS * (0.5 + self._fraction()))
+
+    def _rest_seconds(self) -> float:
+        """Until another renewal may follow the last one."""
+        return 0.0 if self._renewed_at is None else self._renewed_at + RENEWAL_SECONDS_MIN - self._monotonic()
 
     async def _renewed_over(self, line: Line, renewal: Renewal) -> bool:
         """Ask once. Raises TimeoutError, IdentityError, and OSError where the disk does not take it."""
@@ -251,7 +265,7 @@ class Dialler:
             return False
         renewed = self._identity.renewed(answer.certificate_pem.encode(), answer.ca_pem.encode())
         await renewal.save(renewed)
-        self._identity = renewed
+        self._identity, self._renewed_at = renewed, self._monotonic()
         log.info("certificate renewed", until=f"{renewed.not_after:%Y-%m-%d %H:%M} UTC")
         return True
 
