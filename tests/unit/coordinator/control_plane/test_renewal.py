@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +67,8 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    yield House(Authority.open(tmp_path / "state", lambda: NOW))
+async def house(tmp_path: Path) -> House:
+    return House(Authority.open(tmp_path / "state", lambda: NOW))
 
 
 async def test_over_the_link_a_node_gets_a_day_more_for_the_same_key(house: House) -> None:
