@@ -22,7 +22,7 @@ from shrk_node_agent.link.line import LINGER_SECONDS
 from shrk_node_agent.link.renewal import LateIdentity, Renewal, RenewalUnreachable, renewal_due_ms
 from shrk_node_agent.link.session import SessionPort
 from shrk_node_agent.state.events import AttemptKey
-from support.raw_coordinator import Frame, NodesEnd, RawCoordinator, Welcome, raw_coordinator, unix_ms
+from support.raw_coordinator import Frame, NodesEnd, RawCoordinator, raw_coordinator, unix_ms
 from support.states import a_report
 
 CHAT = report_pb2.ENDPOINT_CHAT_COMPLETIONS
@@ -157,10 +157,11 @@ async def test_what_runs_on_the_old_link_is_answered_there_while_the_new_one_is_
 
 async def test_a_renewal_that_is_refused_is_asked_for_again_after_a_while(tmp_path: Path) -> None:
     desk = Desk()
-    async with played(tmp_path) as (play, coordinator), dialling(coordinator, desk):
+    async with played(tmp_path) as (play, coordinator):
         play.refusals = [Refusal(message="Not now.", remedy="Later.")]
-        await desk.retried.wait()
-        await play.second.wait()
+        async with dialling(coordinator, desk):
+            await desk.retried.wait()
+            await play.second.wait()
 
 
 async def test_a_coordinator_that_is_older_is_not_asked(tmp_path: Path) -> None:
