@@ -167,9 +167,9 @@ class Administration:
         async with self._store() as store:
             node = self._named(name, await store.nodes())
             before = (await store.revoked_nodes()).get(node.id)
-            if before is None:
-                await store.revoke_node(node.id, reason, self._clock())
-            return node, before or Revocation(reason, self._clock()), before is not None
+            revocation = before or Revocation(reason, self._clock())
+            await store.revoke_node(node.id, revocation.reason, revocation.revoked_at)  # twice changes nothing
+            return node, revocation, before is not None
 
     async def restore_node(self, name: str) -> tuple[Node, bool]:
         """Take a revocation back. (the node, whether it was revoked). Raises Trouble."""
