@@ -14,7 +14,7 @@ from shrk_contract.trouble import Trouble
 from shrk_coordinator.accounts.keys import RANDOM_BYTES, MintedKey, base62_secret, mint
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_coordinator.control_plane.enrolment import join_token_text, new_owner_id, secret_sha256
-from shrk_coordinator.records import ApiKey, JoinToken, Node, Scope, Visibility
+from shrk_coordinator.records import ApiKey, JoinToken, Node, Revocation, Scope, Visibility, pseudonym
 from shrk_coordinator.settings import CoordinatorSettings
 from shrk_coordinator.store.store import Store
 
@@ -152,6 +152,40 @@ class Administration:
         self._authority()
         async with self._store() as store:
             return await store.nodes()
+
+    async def revoked_nodes(self) -> dict[str, Revocation]:
+        """Those of them that are revoked, by id."""
+        async with self._store() as store:
+            return await store.revoked_nodes()
+
+    async def revoke_node(self, name: str, reason: str) -> tuple[Node, Revocation, bool]:
+        """Make a node's certificates void; a running coordinator cuts its link within seconds.
+
+        (the node, what is written of it, whether it was revoked before). Raises Trouble.
+        """
+        self._authority()
+        async with self._store() as store:
+            node = self._named(name, await store.nodes())
+            before = (await store.revoked_nodes()).get(node.id)
+            revocation = before or Revocation(reason, self._clock())
+            await store.revoke_node(node.id, revocation.reason, revocation.revoked_at)  # twice changes nothing
+            return node, revocation, before is not None
+
+    async def restore_node(self, name: str) -> tuple[Node, bool]:
+        """Take a revocation back. (the node, whether it was revoked). Raises Trouble."""
+        self._authority()
+        async with self._store() as store:
+            node = self._named(name, await store.nodes())
+            return node, await store.restore_node(node.id)
+
+    def _named(self, name: str, nodes: list[Node]) -> Node:
+        found = [node for node in nodes if name in (node.id, pseudonym(node.id))]
+        if not found:
+            raise Trouble(
+                f"there is no node {name!r}. See the ids with: "
+                f"shrk coordinator nodes list{self._settings.state_dir_option}"
+            )
+        return found[0]
 
     def now(self) -> int:
         """Unix milliseconds."""

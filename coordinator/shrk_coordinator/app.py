@@ -27,6 +27,7 @@ from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddr
 from shrk_coordinator.control_plane.link_server import LinkServer, serve_links
 from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.control_plane.ports import PortBusy
+from shrk_coordinator.control_plane.renewal import Renewals
 from shrk_coordinator.data_plane.http import CallersHttp
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
@@ -93,8 +94,9 @@ class Coordinator:
         store = await Store.open(settings.database_url)
         stack.push_async_callback(store.close)
         await stack.enter_async_context(running(self.driver.run(), "driver"))
-        link_port = await self._open_links(authority, store)
-        enrolment_port = await self._open_enrolment(authority, store, link_port)
+        renewals = Renewals(authority, store.admission, unix_ms, os.urandom)
+        link_port = await self._open_links(authority, store, renewals)
+        enrolment_port = await self._open_enrolment(authority, store, link_port, renewals)
         listen_port = await self._open_http(store)
         ports = Ports(listen_port, link_port, enrolment_port)
         run_file = settings.state_dir / "run" / "coordinator.json"
@@ -102,18 +104,25 @@ class Coordinator:
         stack.callback(run_file.unlink, missing_ok=True)
         return ports
 
-    async def _open_links(self, authority: Authority, store: Store) -> int:
+    async def _open_links(self, authority: Authority, store: Store, renewals: Renewals) -> int:
         door = Door(store.admission, store.revoked_after, unix_ms)
-        servicer = self._link_server = LinkServer(self.links, door.admit, self.driver.post, self.driver.now)
+        servicer = self._link_server = LinkServer(
+            self.links, door.admit, self.driver.post, self.driver.now, renewals.on_link
+        )
         server, port = await serve_links(servicer, authority.link_credentials(), self._settings.link_listen)
         self._stack.push_async_callback(_stop_grpc, server)
         await self._stack.enter_async_context(running(door.watch(self.links), "revocations"))
         return port
 
-    async def _open_enrolment(self, authority: Authority, store: Store, link_port: int) -> int:
+    async def _open_enrolment(self, authority: Authority, store: Store, link_port: int, renewals: Renewals) -> int:
         addresses = LinkAddresses(port=link_port, public=self._settings.public_link_address)
         servicer = EnrolmentServicer(
-            authority, store.redeem_join_token, addresses, clock=unix_ms, random_bytes=os.urandom
+            authority,
+            store.redeem_join_token,
+            addresses,
+            clock=unix_ms,
+            random_bytes=os.urandom,
+            renewals=renewals,
         )
         server, port = await serve_enrolment(
             servicer, authority.enrolment_credentials(), self._settings.enrolment_listen

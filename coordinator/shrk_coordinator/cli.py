@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 
 from shrk_contract.terms import State
 from shrk_contract.trouble import Trouble
+from shrk_coordinator import arguments
 from shrk_coordinator.records import Scope, Visibility
 
 if TYPE_CHECKING:
@@ -53,16 +53,6 @@ StateDir = Annotated[
 #: Where a coordinator with default settings listens, and `shrk dev`.
 DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
 AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
-
-_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-#: An invitation that lies around for longer than a month is a key under the mat.
-TTL_MS_MAX = 31 * _UNIT_MS["d"]
-EXPIRY_MS_MAX = 3650 * _UNIT_MS["d"]
-#: Owners appear in tables, metrics and addresses of reports.
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([A-Za-z0-9._ /:-]{0,63})")
-LABELS_MAX = 32
-OWNERS_MAX = 1000
 
 _T = TypeVar("_T")
 
@@ -181,9 +171,9 @@ def tokens_create(
     as_json: AsJson = False,
 ) -> None:
     """Make a single-use join token for each --owner, and print the line that uses it."""
-    owners = _owners(owner)
-    ttl_ms = _duration_ms(ttl, "--ttl", TTL_MS_MAX)
-    labels = _labels(label or [])
+    owners = arguments.owners(owner)
+    ttl_ms = arguments.duration_ms(ttl, "--ttl", arguments.TTL_MS_MAX)
+    labels = arguments.labels(label or [])
     if visibility is Visibility.PRIVATE:
         # Keys have no owners yet, so nothing could keep other callers away: better no promise than a false one.
         raise typer.BadParameter(
@@ -222,7 +212,7 @@ def keys_create(
     """Make an API key. It is shown once."""
     if not 0 < len(name) <= 128 or not name.isprintable():
         raise typer.BadParameter("--name must have 1 to 128 printable characters")
-    expires_in = None if expires is None else _duration_ms(expires, "--expires", EXPIRY_MS_MAX)
+    expires_in = None if expires is None else arguments.duration_ms(expires, "--expires", arguments.EXPIRY_MS_MAX)
     scope = Scope.ADMIN if admin else Scope.CALLER
     minted, row = _administer(state_dir, lambda a: a.create_key(name, scope, expires_in))
     from shrk_coordinator import rendering
@@ -291,12 +281,50 @@ def nodes_now(
 def nodes_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """List the nodes that have enrolled, running now or not."""
     nodes = _administer(state_dir, lambda admin: admin.nodes())
+    revoked = _administer(state_dir, lambda admin: admin.revoked_nodes())
     from shrk_coordinator import rendering
 
     if as_json:
-        _print_json(rendering.nodes_json(nodes))
+        _print_json(rendering.nodes_json(nodes, revoked))
     else:
-        typer.echo(rendering.nodes_text(nodes, _settings(state_dir).state_dir_option))
+        typer.echo(rendering.nodes_text(nodes, _settings(state_dir).state_dir_option, revoked))
+
+
+@nodes_app.command("revoke")
+def nodes_revoke(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Either of its ids, as `nodes list` shows them.")],
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="What its owner is told; up to 200 characters.")
+    ] = "no reason was given",
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a node's certificates away; a running coordinator cuts its link within 5 seconds."""
+    why = arguments.reason(reason)
+    revoked, revocation, already = _administer(state_dir, lambda admin: admin.revoke_node(node, why))
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.node_revoked_json(revoked, revocation, already))
+    else:
+        option = _settings(state_dir).state_dir_option
+        typer.echo(rendering.node_revoked_text(revoked, revocation, already, option))
+
+
+@nodes_app.command("restore")
+def nodes_restore(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Either of its ids, as `nodes list` shows them.")],
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a revocation back: the node comes back with the identity that it has."""
+    restored, was_revoked = _administer(state_dir, lambda admin: admin.restore_node(node))
+    from shrk_coordinator import rendering
+
+    if as_json:
+        _print_json(rendering.node_restored_json(restored, was_revoked))
+    else:
+        typer.echo(rendering.node_restored_text(restored, was_revoked))
 
 
 def _administer(state_dir: Path | None, work: Callable[[Administration], Awaitable[_T]]) -> _T:
@@ -342,38 +370,3 @@ def _print_json(value: dict[str, Any]) -> None:
     import orjson
 
     typer.echo(orjson.dumps(value).decode())
-
-
-def _duration_ms(text: str, flag: str, limit_ms: int) -> int:
-    match = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
-    length = int(match[1]) * _UNIT_MS[match[2]] if match else 0
-    if not 0 < length <= limit_ms:
-        raise typer.BadParameter(
-            f"{flag} {text!r} is not a time such as 90s, 15m, 2h or 7d, of at most {limit_ms // _UNIT_MS['d']}d"
-        )
-    return length
-
-
-def _owners(names: list[str]) -> list[str]:
-    if len(names) > OWNERS_MAX:
-        raise typer.BadParameter(f"--owner was given {len(names)} times; {OWNERS_MAX} are allowed at once")
-    for name in names:
-        if not _OWNER.fullmatch(name):
-            raise typer.BadParameter(
-                f"--owner {name!r}: use 1 to 64 letters, digits and . _ @ + -, beginning with a letter or digit"
-            )
-    return names
-
-
-def _labels(texts: list[str]) -> dict[str, str]:
-    if len(texts) > LABELS_MAX:
-        raise typer.BadParameter(f"--label was given {len(texts)} times; {LABELS_MAX} are allowed")
-    labels = {}
-    for text in texts:
-        match = _LABEL.fullmatch(text)
-        if match is None:
-            raise typer.BadParameter(
-                f"--label {text!r} is not KEY=VALUE with up to 63 letters, digits and . _ - / on each side"
-            )
-        labels[match[1]] = match[2]
-    return labels

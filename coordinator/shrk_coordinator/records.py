@@ -64,6 +64,14 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """The operator's word against a node."""
+
+    reason: str
+    revoked_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewNode:
     """A machine at the door: all that is known of it before its join token is looked at."""
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from shrk_coordinator.accounts.keys import MintedKey
 from shrk_coordinator.admin import Initialised, Invitations
-from shrk_coordinator.records import ApiKey, JoinToken, Node, pseudonym
+from shrk_coordinator.records import ApiKey, JoinToken, Node, Revocation, pseudonym
 from shrk_coordinator.text_table import table
 
 _LINK_PORT_DEFAULT_HOST = "HOST"
@@ -18,6 +19,7 @@ _LINK_PORT_DEFAULT_HOST = "HOST"
 _TOKEN_ID_LENGTH = 8
 
 Json = dict[str, object]
+_NONE: Mapping[str, Revocation] = MappingProxyType({})
 
 
 def initialised_json(done: Initialised) -> Json:
@@ -165,7 +167,7 @@ def keys_text(keys: Sequence[ApiKey], now: int, option: str) -> str:
     return table(("ID", "NAME", "SCOPE", "CREATED", "STATE"), rows)
 
 
-def nodes_json(nodes: Sequence[Node]) -> Json:
+def nodes_json(nodes: Sequence[Node], revoked: Mapping[str, Revocation] = _NONE) -> Json:
     """All nodes that enrolled."""
     return {
         "schema": 1,
@@ -179,21 +181,66 @@ def nodes_json(nodes: Sequence[Node]) -> Json:
                 "host_name": n.host_name,
                 "agent_version": n.agent_version,
                 "created_at_unix_ms": n.created_at,
+                "revoked_at_unix_ms": revoked[n.id].revoked_at if n.id in revoked else None,
+                "revoked_reason": revoked[n.id].reason if n.id in revoked else None,
             }
             for n in nodes
         ],
     }
 
 
-def nodes_text(nodes: Sequence[Node], option: str) -> str:
+def nodes_text(nodes: Sequence[Node], option: str, revoked: Mapping[str, Revocation] = _NONE) -> str:
     """One line a node."""
     if not nodes:
         return f"No node has enrolled yet. Invite one: shrk coordinator tokens create --owner NAME{option}"
+
+    def state(node: Node) -> str:
+        known = revoked.get(node.id)
+        return f"revoked {_moment(known.revoked_at)}: {known.reason}" if known else "valid"
+
     rows = [
-        (pseudonym(n.id), n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at)) for n in nodes
+        (pseudonym(n.id), n.id, n.owner_name, n.host_name, n.visibility.value, _moment(n.created_at), state(n))
+        for n in nodes
     ]
     head = "Enrolled nodes, whether they run now or not (shrk coordinator nodes shows how they are now):\n"
-    return head + table(("NODE", "ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED"), rows)
+    return head + table(("NODE", "ID", "OWNER", "HOST", "VISIBILITY", "ENROLLED", "STATE"), rows)
+
+
+def node_revoked_json(node: Node, revocation: Revocation, already: bool) -> Json:
+    """What became of the node."""
+    return {
+        "schema": 1,
+        "id": node.id,
+        "node": pseudonym(node.id),
+        "already": already,
+        "revoked_at_unix_ms": revocation.revoked_at,
+        "reason": revocation.reason,
+    }
+
+
+def node_revoked_text(node: Node, revocation: Revocation, already: bool, option: str) -> str:
+    """The same for people, with the way back."""
+    back = f"Take it back: shrk coordinator nodes restore {node.id}{option}"
+    if already:
+        when = _moment(revocation.revoked_at)
+        return f"{_named(node)} was revoked already, {when} ({revocation.reason}); nothing was changed.\n{back}"
+    return f"{_named(node)} is revoked: {revocation.reason}. A running coordinator cuts its link within 5 s.\n{back}"
+
+
+def node_restored_json(node: Node, was_revoked: bool) -> Json:
+    """What became of the node."""
+    return {"schema": 1, "id": node.id, "node": pseudonym(node.id), "restored": was_revoked}
+
+
+def node_restored_text(node: Node, was_revoked: bool) -> str:
+    """The same for people."""
+    if not was_revoked:
+        return f"{_named(node)} was not revoked; nothing was changed."
+    return f"{_named(node)} is restored. Its agent dials again by itself, within two minutes."
+
+
+def _named(node: Node) -> str:
+    return f"Node {node.id} ({pseudonym(node.id)}, {node.owner_name}'s {node.host_name})"
 
 
 def _token_id(token: JoinToken) -> str:

@@ -37,6 +37,8 @@ from shrk_node_agent.link.dial import Dialler
 from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
+from shrk_node_agent.link.joining import known_identity
+from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.reload import LastReload, compare, merged
 from shrk_node_agent.settings import AgentSettings, EngineKind
@@ -45,6 +47,8 @@ from shrk_node_agent.state import effects as do
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
 #: then says which attempts it has moved.
 HANDOVER_SECONDS_MIN = 2.0
+#: Two starts of agents never share an id of so many random bytes.
+START_ID_BYTES = 16
 #: What is said at the end is small, and leaves in milliseconds over a link that works.
 LAST_WORDS_SECONDS_MAX = 1.0
 
@@ -118,6 +122,8 @@ class Agent:
             clock=unix_ms,
             monotonic=self.driver.now,
             fraction=random.SystemRandom().random,
+            renewal=Renewal(save=self._save_identity, late=renew_late),
+            start_id=os.urandom(START_ID_BYTES),
         )
         await self._stack.enter_async_context(running(self._dialler.run(), "dialler"))
 
@@ -137,11 +143,13 @@ class Agent:
     async def _known_identity(self) -> Identity | None:
         """The identity on disk; None where a join token is to bring one. Raises AgentCannotRun."""
         settings = self._settings
+        token = settings.join_token.get_secret_value() if settings.join_token is not None else None
+        addresses = (settings.controller,) if settings.controller else ()
         try:
-            identity = await asyncio.to_thread(identities.load, self._identity_dir)
+            identity = await known_identity(self._identity_dir, token, addresses, unix_ms(), renew_late)
         except IdentityError as error:
             raise AgentCannotRun(str(error)) from error
-        if identity is not None and not self._expired(identity):
+        if identity is not None:
             return identity
         if settings.controller is None or settings.join_token is None:
             raise AgentCannotRun(
@@ -164,16 +172,8 @@ class Agent:
         log.info("enrolled", node=identity.node_id)
         return identity
 
-    def _expired(self, identity: Identity) -> bool:
-        """Whether the identity is of no use any more and a join token is at hand to replace it."""
-        if self._settings.join_token is None:
-            return False  # keep it: the dialler says what is wrong and what to do
-        try:
-            identity.check_dates(unix_ms())
-        except IdentityError as error:
-            log.warning("enrolling again", why=str(error))
-            return True
-        return False
+    async def _save_identity(self, identity: Identity) -> None:
+        await asyncio.to_thread(identities.save, self._identity_dir, identity)
 
     # --- new settings ---------------------------------------------------------------------------------
 

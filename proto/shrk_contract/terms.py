@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 #: (major, minor). Majors must be equal; a newer minor only adds frames and fields.
-PROTOCOL = (1, 0)
+PROTOCOL = (1, 1)
+#: From this minor on agents renew their certificates by themselves, and coordinators answer.
+RENEWS_SINCE_MINOR = 1
 
 #: Every coordinator certificate carries this DNS name and every agent checks for it: then addresses,
 #: NAT and the world's DNS do not matter.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -11,12 +12,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from shrk_contract.terms import COORDINATOR_TLS_NAME, PROTOCOL
+from shrk_contract.terms import COORDINATOR_TLS_NAME, PROTOCOL, RENEWS_SINCE_MINOR
 from shrk_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, refusal_pb2
-from shrk_coordinator.control_plane.authority import Authority
+from shrk_coordinator.control_plane.authority import CLOCK_SKEW, NODE_LIFE, NODE_LIFE_UNRENEWED, Authority
 from shrk_coordinator.control_plane.enrolment import (
     EnrolmentServicer,
     LinkAddresses,
@@ -201,6 +203,15 @@ async def test_a_closed_port_is_tried_again_and_then_named(tmp_path: Path) -> No
 async def test_a_newer_minor_of_the_protocol_is_welcome(door: EnrolmentPort) -> None:
     answer = await ask(door, request(await door.secret(), minor=PROTOCOL[1] + 7))
     assert answer.WhichOneof("outcome") == "enrolled"
+
+
+@pytest.mark.parametrize(("minor", "life"), [(0, NODE_LIFE_UNRENEWED), (RENEWS_SINCE_MINOR, NODE_LIFE)])
+async def test_an_agent_that_cannot_renew_gets_a_season_and_others_a_day(
+    door: EnrolmentPort, minor: int, life: dt.timedelta
+) -> None:
+    answer = await ask(door, request(await door.secret(), minor=minor))
+    certificate = x509.load_pem_x509_certificate(answer.enrolled.certificate_pem.encode())
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == life + CLOCK_SKEW
 
 
 @pytest.mark.parametrize(("step", "remedy"), [(-1, "Update the node agent."), (1, "Update the coordinator.")])

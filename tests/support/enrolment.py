@@ -19,6 +19,7 @@ from shrk_coordinator.control_plane.enrolment import (
     secret_sha256,
     serve_enrolment,
 )
+from shrk_coordinator.control_plane.renewal import Renewals
 from shrk_coordinator.records import Visibility
 from shrk_coordinator.settings import Address
 from shrk_coordinator.store.store import Store
@@ -44,6 +45,7 @@ class EnrolmentPort:
     authority: Authority
     clock: Clock
     port: int
+    renewals: Renewals
 
     @property
     def controller(self) -> str:
@@ -75,21 +77,25 @@ class EnrolmentPort:
 
 
 @asynccontextmanager
-async def enrolment_port(state_dir: Path, public_link_address: str | None = None) -> AsyncIterator[EnrolmentPort]:
+async def enrolment_port(
+    state_dir: Path, public_link_address: str | None = None, renews: bool = True
+) -> AsyncIterator[EnrolmentPort]:
     """Serve enrolment on a free port until the block ends."""
     clock = Clock()
     authority = Authority.open(state_dir, clock)
     store = await Store.open(f"sqlite:///{state_dir}/coordinator.db")
+    renewals = Renewals(authority, store.admission, clock, os.urandom)
     servicer = EnrolmentServicer(
         authority,
         store.redeem_join_token,
         LinkAddresses(LINK_PORT, public_link_address),
         clock=clock,
         random_bytes=os.urandom,
+        renewals=renewals if renews else None,
     )
     server, port = await serve_enrolment(servicer, authority.enrolment_credentials(), Address("127.0.0.1", 0))
     try:
-        yield EnrolmentPort(store, authority, clock, port)
+        yield EnrolmentPort(store, authority, clock, port, renewals)
     finally:
         await server.stop(None)
         await store.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ class RawCoordinator:
 
     address: str
     identity: Identity
+    authority: Authority
     #: Links opened so far.
     links: int = 0
+    #: What nodes said first.
+    hellos: list[link_pb2.Hello] = field(default_factory=list)
 
 
 def unix_ms() -> int:
@@ -64,6 +67,7 @@ async def raw_coordinator(folder: Path, welcome: Welcome) -> AsyncIterator[RawCo
             node = NodesEnd(context)
             [hello] = await node.frames()
             assert hello.WhichOneof("frame") == "hello"
+            coordinator.hellos.append(hello.hello)
             await welcome(node)
 
     authority, key = Authority.open(folder, unix_ms), p256()
@@ -78,7 +82,7 @@ async def raw_coordinator(folder: Path, welcome: Welcome) -> AsyncIterator[RawCo
         link_addresses=(address,),
         controller=address,
     )
-    coordinator = RawCoordinator(address, identity)
+    coordinator = RawCoordinator(address, identity, authority)
     await server.start()
     try:
         yield coordinator

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -31,9 +31,11 @@ from shrk_contract.trouble import Trouble
 CA_LIFE = dt.timedelta(days=3650)
 #: Short, since it is renewed by itself; long enough that a wrong clock does not show.
 SERVER_LIFE = dt.timedelta(days=30)
-#: How long a stolen node key works where nobody noticed (who notices revokes it, within seconds). A season, not
-#: a day, until agents renew by themselves: a shorter life would end networks instead of thieves.
-NODE_LIFE = dt.timedelta(days=90)
+#: How long a stolen node key works where nobody noticed (who notices revokes it, within seconds). Agents renew at
+#: two thirds of it: eight hours are left for a coordinator that is away.
+NODE_LIFE = dt.timedelta(hours=24)
+#: For agents that cannot renew by themselves yet: a shorter life would end networks instead of thieves.
+NODE_LIFE_UNRENEWED = dt.timedelta(days=90)
 #: Clocks of home machines differ by minutes.
 CLOCK_SKEW = dt.timedelta(minutes=5)
 #: A P-256 request is about 500 bytes; ours never carry more than a name.
@@ -168,6 +170,15 @@ class Authority:
             serial=f"{certificate.serial_number:x}",
             not_after_unix_ms=_unix_ms(certificate.not_valid_after_utc),
         )
+
+    def issued(self, pem: str) -> x509.Certificate | None:
+        """The certificate in `pem`, whatever its dates; None where it is not from this CA or cannot be read."""
+        try:
+            certificate = x509.load_pem_x509_certificate(pem.encode())
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return None
+        return certificate
 
     def link_credentials(self) -> grpc.ServerCredentials:
         """For the link's port: only clients with a certificate of this CA get past the handshake."""

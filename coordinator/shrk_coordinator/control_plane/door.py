@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_CERTIFICATE_REVOKED, REFUSAL_CODE_NODE_UNKNOWN, Refusal
-from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, refusal, troubled
+from shrk_contract.v1.refusal_pb2 import Refusal
+from shrk_coordinator.control_plane.identity import Peer, PeerContext, peer_of, revoked, troubled, unknown_node
 from shrk_coordinator.control_plane.link_server import Admitted
 from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.errors import DatabaseError
@@ -58,36 +58,33 @@ class Door:
             log.error("nobody can be let in: the database failed", why=str(error))
             return troubled()
         if node is None:
-            return refusal(
-                REFUSAL_CODE_NODE_UNKNOWN,
-                f"This coordinator does not know {peer.node_id}.",
-                "Remove STATE_DIR/identity and enrol the node with a new join token.",
-            )
+            return unknown_node(peer.node_id)
         if reason is not None:
-            return _revoked(peer.node_id, reason)
+            return revoked(peer.node_id, reason)
         return Admitted(peer.node_id, peer.serial, node.owner_name, (peer.not_after_unix_ms - now) / 1000)
 
     async def watch(self, links: Links, look_seconds: float = LOOK_SECONDS) -> None:
         """Cut the links of nodes that are revoked while linked; until cancelled."""
         last = 0
-        # All there ever were, some 100 bytes each, written by people: a node that was let in just before its
-        # revocation, and says hello just after we read of it, is then found at the next look.
-        revoked: set[str] = set()
+        # All there ever were and were not found restored, some 100 bytes each, written by people: a node that was
+        # let in just before its revocation, and says hello just after we read of it, is then found at the next look.
+        subjects: set[str] = set()
         while True:
             await asyncio.sleep(look_seconds)
             try:
                 last, found = await self._revoked_after(last)
-                revoked.update(found)
+                subjects.update(found)
+                await self._cut(links, subjects)
             except DatabaseError as error:
                 log.error("revocations cannot be read; trying again", why=str(error))
-            for link in links.all():
-                if link.node_id in revoked or link.serial in revoked:
-                    link.refuse(_revoked(link.node_id, "revoked by the coordinator's operator"))
 
-
-def _revoked(node_id: str, reason: str) -> Refusal:
-    return refusal(
-        REFUSAL_CODE_CERTIFICATE_REVOKED,
-        f"The certificate of {node_id} was revoked: {reason}.",
-        "Ask the operator. To come back as a new node, remove STATE_DIR/identity and use a new join token.",
-    )
+    async def _cut(self, links: Links, subjects: set[str]) -> None:
+        """Cut the links of these nodes and serials. Raises DatabaseError."""
+        for link in links.all():
+            if link.node_id in subjects or link.serial in subjects:
+                # Asked again: what was revoked may have been restored since it was read, and may be revoked anew.
+                _, reason = await self._look_up(link.node_id, link.serial)
+                if reason is not None:
+                    link.refuse(revoked(link.node_id, reason))
+                else:
+                    subjects -= {link.node_id, link.serial}

@@ -7,6 +7,7 @@ errors: the agent prints them to the person who can mend them.
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
 import zlib
 from collections.abc import Awaitable, Callable
@@ -16,11 +17,19 @@ import grpc
 import grpc.aio
 import structlog
 
-from shrk_contract.terms import PROTOCOL
+from shrk_contract.terms import PROTOCOL, RENEWS_SINCE_MINOR
 from shrk_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, refusal_pb2
 from shrk_coordinator.control_plane import ports
-from shrk_coordinator.control_plane.authority import Authority, CsrRefused, csr_public_key, public_key_sha256
+from shrk_coordinator.control_plane.authority import (
+    NODE_LIFE,
+    NODE_LIFE_UNRENEWED,
+    Authority,
+    CsrRefused,
+    csr_public_key,
+    public_key_sha256,
+)
 from shrk_coordinator.control_plane.identity import refusal, troubled
+from shrk_coordinator.control_plane.renewal import Renewals
 from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import NewNode, Node, TokenProblem
 from shrk_coordinator.settings import Address
@@ -30,7 +39,7 @@ SECRET_LENGTH_MAX = 128
 #: What DNS allows for a host's name.
 HOST_NAME_LENGTH_MAX = 253
 VERSION_LENGTH_MAX = 64
-#: A signing request and three short texts.
+#: A signing request and three short texts, or a certificate in their place.
 REQUEST_BYTES_MAX = 16 * 1024
 #: Each enrolment costs two signatures and a commit: a few milliseconds. Beyond this gRPC refuses, and
 #: agents retry.
@@ -99,7 +108,7 @@ def new_owner_id(random_bytes: Callable[[int], bytes]) -> str:
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
-    """Answers `Enrol`. `redeem` consumes the token and creates the node, both or neither."""
+    """Answers `Enrol` and `Renew`. `redeem` consumes the token and creates the node, both or neither."""
 
     def __init__(
         self,
@@ -109,7 +118,10 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         *,
         clock: Callable[[], int],
         random_bytes: Callable[[int], bytes],
+        renewals: Renewals | None = None,
     ) -> None:
+        """Without `renewals` nobody renews late."""
+        self._renewals = renewals
         self._authority = authority
         self._redeem = redeem
         self._links = links
@@ -126,6 +138,19 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         if isinstance(outcome, refusal_pb2.Refusal):
             return enrolment_pb2.EnrolResponse(refusal=outcome)
         return enrolment_pb2.EnrolResponse(enrolled=outcome)
+
+    async def Renew(
+        self,
+        request: enrolment_pb2.RenewRequest,
+        context: grpc.aio.ServicerContext[enrolment_pb2.RenewRequest, enrolment_pb2.RenewResponse],
+    ) -> enrolment_pb2.RenewResponse:
+        """A challenge, the node's next certificate, or a refusal."""
+        if self._renewals is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no certificate is renewed here")
+        assert self._renewals is not None, "abort raises"
+        if (problem := _unsupported_protocol(request.protocol)) is not None:
+            return enrolment_pb2.RenewResponse(refusal=problem, now_unix_ms=self._clock())
+        return await self._renewals.late(request)
 
     async def _enrol(self, request: enrolment_pb2.EnrolRequest) -> enrolment_pb2.Enrolled | refusal_pb2.Refusal:
         # All that can be refused without spending the token comes first.
@@ -152,11 +177,15 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             return refusal(*_PROBLEMS[node])
         return enrolment_pb2.Enrolled(
             node_id=node.id,
-            certificate_pem=self._authority.sign_node(request.csr_pem, node.id, now).pem,
+            certificate_pem=self._authority.sign_node(request.csr_pem, node.id, now, _life(request.protocol)).pem,
             ca_pem=self._authority.ca_pem,
             link_addresses=[self._links.public] if self._links.public else [],
             link_port=self._links.port,
         )
+
+
+def _life(protocol: refusal_pb2.ProtocolVersion) -> dt.timedelta:
+    return NODE_LIFE if protocol.minor >= RENEWS_SINCE_MINOR else NODE_LIFE_UNRENEWED
 
 
 def _unsupported_protocol(protocol: refusal_pb2.ProtocolVersion) -> refusal_pb2.Refusal | None:

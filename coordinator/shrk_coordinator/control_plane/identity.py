@@ -47,7 +47,7 @@ def peer_of(context: PeerContext, now: int) -> Peer | refusal_pb2.Refusal:
     if not pem:
         return refusal(refusal_pb2.REFUSAL_CODE_NODE_UNKNOWN, "No client certificate was presented.", enrol)
     certificate = x509.load_pem_x509_certificate(pem)
-    node_id = _node_id(certificate)
+    node_id = node_id_of(certificate)
     if not node_id:
         return refusal(refusal_pb2.REFUSAL_CODE_NODE_UNKNOWN, "The certificate names no node.", enrol)
     not_after = round(certificate.not_valid_after_utc.timestamp() * 1000)
@@ -55,12 +55,14 @@ def peer_of(context: PeerContext, now: int) -> Peer | refusal_pb2.Refusal:
         return refusal(
             refusal_pb2.REFUSAL_CODE_CERTIFICATE_EXPIRED,
             f"The certificate of {node_id} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.",
-            "Renew it, or enrol the node with a new join token; check the machine's clock.",
+            "Agents renew it by themselves. If this one does not: check the machine's clock, update the agent, or "
+            "enrol the node with a new join token.",
         )
     return Peer(node_id, f"{certificate.serial_number:x}", not_after)
 
 
-def _node_id(certificate: x509.Certificate) -> str:
+def node_id_of(certificate: x509.Certificate) -> str:
+    """The node that a certificate names; empty where it names none."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -69,6 +71,25 @@ def _node_id(certificate: x509.Certificate) -> str:
         if uri.startswith(_NODE_URI_PREFIX):
             return uri.removeprefix(_NODE_URI_PREFIX)
     return ""
+
+
+def unknown_node(node_id: str) -> refusal_pb2.Refusal:
+    """Its certificate is ours, and nothing is written of it: the database was made anew, or is an old copy."""
+    return refusal(
+        refusal_pb2.REFUSAL_CODE_NODE_UNKNOWN,
+        f"This coordinator does not know {node_id}.",
+        "Remove STATE_DIR/identity and enrol the node with a new join token.",
+    )
+
+
+def revoked(node_id: str, reason: str) -> refusal_pb2.Refusal:
+    """Its operator's word against it."""
+    return refusal(
+        refusal_pb2.REFUSAL_CODE_CERTIFICATE_REVOKED,
+        f"The operator of this coordinator revoked {node_id}: {reason}.",
+        f"Ask the operator, who can take it back (shrk coordinator nodes restore {node_id}). To come back as a new "
+        "node, remove STATE_DIR/identity and use a new join token.",
+    )
 
 
 def troubled() -> refusal_pb2.Refusal:

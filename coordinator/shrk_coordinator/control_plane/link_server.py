@@ -44,6 +44,8 @@ _END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 #: Attempts that one node can have kept over a lost link.
 LIVE_ATTEMPTS_MAX = 10_000
+#: 128 random bits, and as much again for whoever counts in something else.
+START_ID_BYTES_MAX = 32
 #: Streams one connection may open: a node needs one, and a second while it renews.
 STREAMS_PER_CONNECTION_MAX = 4
 
@@ -66,12 +68,24 @@ class Admitted:
 
 #: Looks at a peer's certificate: who it is, or why not.
 Admit = Callable[[Context], Awaitable[Admitted | Refusal]]
+#: Another certificate for a node: its id, the serial of the one it linked with, and its signing request.
+Renew = Callable[[NodeId, str, str], Awaitable[link_pb2.Renewed]]
 
 
 class LinkServer(link_pb2_grpc.LinkServiceServicer):
     """Serves links until `stop`."""
 
-    def __init__(self, links: Links, admit: Admit, post: Callable[[Event], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        admit: Admit,
+        post: Callable[[Event], None],
+        now: Callable[[], float],
+        renew: Renew | None = None,
+    ) -> None:
+        """Without `renew` nobody gets another certificate."""
+        self._renew = renew
+        self._renewing: set[asyncio.Task[None]] = set()
         self._links = links
         self._admit = admit
         self._post = post
@@ -82,6 +96,18 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
     def _close_soon(self, link: Link) -> None:
         if closing := self._closing.get(link.id):
             closing.set()
+
+    def _renew_soon(self, link: Link, csr_pem: str) -> None:
+        if self._renew is not None:
+            task = asyncio.create_task(self._renewed(self._renew, link, csr_pem), name=f"link-renew-{link.id}")
+            self._renewing.add(task)
+            task.add_done_callback(self._renewing.discard)
+
+    async def _renewed(self, renew: Renew, link: Link, csr_pem: str) -> None:
+        try:
+            link.send(link_pb2.CoordinatorFrame(renewed=await renew(link.node_id, link.serial, csr_pem)))
+        except Exception:
+            log.exception("a certificate could not be renewed", node=link.node_id)
 
     def refuse_new(self) -> None:
         """From now on, new links are told to come back later."""
@@ -143,11 +169,22 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             self._now,
             write,
             self._close_soon,
+            self._renew_soon,
         )
         closing = self._closing[link.id] = asyncio.Event()
         self._links.add(link)
         address = host_of(context.peer())
-        self._post(seen.NodeHello(self._now(), admitted.node_id, link.id, hello.incarnation, admitted.owner, address))
+        said = seen.NodeHello(
+            self._now(),
+            admitted.node_id,
+            link.id,
+            hello.incarnation,
+            admitted.owner,
+            address,
+            start_id=hello.start_id,
+            renews=hello.renews,
+        )
+        self._post(said)
         reader = asyncio.create_task(self._read(context, link, first), name=f"link-read-{link.id}")
         writer = asyncio.create_task(link.outbox.run(), name=f"link-write-{link.id}")
         asked = asyncio.create_task(closing.wait(), name=f"link-close-{link.id}")
@@ -215,6 +252,8 @@ def _hello(batch: link_pb2.NodeBatch) -> link_pb2.Hello:
     hello = batch.frames[0].hello
     if len(hello.live_attempts) > LIVE_ATTEMPTS_MAX:
         raise ContractBroken(f"a hello with {len(hello.live_attempts):,} live attempts")
+    if len(hello.start_id) > START_ID_BYTES_MAX:
+        raise ContractBroken(f"a hello with {len(hello.start_id):,} bytes of start_id")
     # A copy: the frame is about to be taken out of its batch.
     return link_pb2.Hello.FromString(hello.SerializeToString())
 
@@ -257,8 +296,8 @@ def _certificate_expired() -> Refusal:
     return Refusal(
         code=REFUSAL_CODE_CERTIFICATE_EXPIRED,
         message="The node's certificate has expired.",
-        remedy="Enrol again with a new join token.",
-        permanent=True,
+        remedy="The agent renews it by itself and dials again; one that does not must be updated, or enrolled again.",
+        retry_after_ms=1_000,
     )
 
 

@@ -24,6 +24,7 @@ from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import (
     REFUSAL_CODE_CONTRACT_BROKEN,
     REFUSAL_CODE_COORDINATOR_STOPPING,
+    REFUSAL_CODE_IDENTITY_COPIED,
     REFUSAL_CODE_NODE_SILENT,
     REFUSAL_CODE_SUPERSEDED,
     ProtocolVersion,
@@ -32,6 +33,7 @@ from shrk_contract.v1.refusal_pb2 import (
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.events import Event, FailureDetail, LinkId, NodeId, StreamId
+from shrk_coordinator.state.starts import ALONE_SECONDS
 from shrk_coordinator.streams import AttemptSink
 
 CoordinatorFrame = link_pb2.CoordinatorFrame
@@ -49,6 +51,8 @@ NAME_LENGTH_MAX = 300
 #: Choices of one answer (callers may ask for 8, of 128 prompts), and the JSON of a usage or a stop reason.
 CHOICES_MAX = 1_024
 JSON_BYTES_MAX = 4_096
+#: Certificates that a node asks for over one link: it needs one, and some more where the database is in trouble.
+RENEWALS_MAX = 100
 #: A node that sends anything counts as heard, told to the state at most this often: half as long as the time between
 #: a busy node's signs of life.
 HEARD_SECONDS = 0.5
@@ -71,7 +75,9 @@ class Link:
         now: Callable[[], float],
         write: Callable[[list[CoordinatorFrame]], Awaitable[None]],
         on_refused: Callable[[Link], None],
+        on_renew: Callable[[Link, str], None] = lambda link, csr_pem: None,
     ) -> None:
+        """`on_renew` hears that the node wants another certificate, for this signing request."""
         self.id = link_id
         self.node_id = node_id
         #: Serial of the certificate it opened with.
@@ -86,6 +92,8 @@ class Link:
         self._post = post
         self._now = now
         self._on_refused = on_refused
+        self._on_renew = on_renew
+        self._renewals = 0
         self._heard_at = now()
 
     def send(self, frame: CoordinatorFrame, body_bytes: int = 0) -> None:
@@ -161,10 +169,18 @@ class Link:
                 self._post(seen.NodeAssigned(now, self.node_id, self.id, result.revision, outcomes))
             case "drain":
                 self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
+            case "renew":
+                self._renew(frame.renew.csr_pem)
             case "hello":
                 raise ContractBroken("a second hello on one link")
             case _:
                 pass  # in the contract for what is to come; nothing here acts on it yet
+
+    def _renew(self, csr_pem: str) -> None:
+        self._renewals += 1
+        if self._renewals > RENEWALS_MAX:
+            raise ContractBroken(f"{self._renewals} certificates asked for over one link; {RENEWALS_MAX} are the most")
+        self._on_renew(self, csr_pem)
 
 
 class Links:
@@ -228,6 +244,14 @@ class Links:
                         code=REFUSAL_CODE_SUPERSEDED,
                         message="A newer start of this agent holds the node's link.",
                         remedy="Stop one of the two agents; if there is only one, its identity was copied.",
+                        permanent=True,
+                    )
+                case do.Copied(words):
+                    refusal = Refusal(
+                        code=REFUSAL_CODE_IDENTITY_COPIED,
+                        message=f"{link.node_id} is quarantined: {words}.",
+                        remedy="Enrol one of them anew: stop its agent, remove its STATE_DIR/identity, and start it "
+                        f"with a new join token. The other is let in {ALONE_SECONDS / 60:.0f} minutes after that.",
                         permanent=True,
                     )
                 case do.Silent():

@@ -74,7 +74,7 @@ class CoordinatorState:
                     self.assigning.changed(now, node)
                 return []
             case seen.NodeHeard(now, node_id, link):
-                if node := self._linked(node_id, link):
+                if node := self._of(node_id, link):
                     node.heard(now)
                 return []
             case seen.NodeDraining():
@@ -121,17 +121,47 @@ class CoordinatorState:
         node = self.roster.nodes.get(node_id)
         return node if node is not None and node.link == link else None
 
+    def _of(self, node_id: seen.NodeId, link: seen.LinkId) -> Node | None:
+        """The node, if this is its link or the one that it leaves."""
+        node = self.roster.nodes.get(node_id)
+        return node if node is not None and link in node.links() else None
+
     def _hello(self, event: seen.NodeHello) -> list[Effect]:
         known = self.roster.nodes.get(event.node_id)
+        start = (event.incarnation, event.start_id)
         effects: list[Effect] = []
-        if known is not None and known.link is not None:
-            if event.incarnation < known.incarnation:
+        if known is not None:
+            linked = known.link is not None
+            if not known.starts.dialled(event.now, start, event.address, known.start if linked else None):
+                words = known.starts.words()
+                effects += self._end_links(event.now, known, do.Copied(words), words)
+                known.note(event.now)
+                return [*effects, do.CloseLink(event.link, do.Copied(words))]
+            if linked and event.incarnation < known.incarnation:
                 return [do.CloseLink(event.link, do.Superseded())]
-            old = known.link
-            effects.append(do.CloseLink(old, do.Superseded()))
-            effects += self._link_lost(event.now, event.node_id, old, "the node dialled again")
-        self.roster.link(event.now, event.node_id, event.link, event.incarnation, event.owner, event.address)
+            if linked and event.renews and start == known.start:
+                effects += self._end_leaving(event.now, known)
+                self.roster.relink(event.now, known, event.link, event.address)
+                return [*effects, do.WelcomeNode(event.node_id, event.link)]
+            effects += self._end_links(event.now, known, do.Superseded(), "the node dialled again")
+        node = self.roster.link(
+            event.now, event.node_id, event.link, event.incarnation, event.owner, event.address, event.start_id
+        )
+        if known is None:
+            node.starts.dialled(event.now, start, event.address, None)
         return [*effects, do.WelcomeNode(event.node_id, event.link)]
+
+    def _end_links(self, now: float, node: Node, why: do.LinkEnd, reason: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for link in node.links():
+            effects += [do.CloseLink(link, why), *self._link_lost(now, node.node_id, link, reason)]
+        return effects
+
+    def _end_leaving(self, now: float, node: Node) -> list[Effect]:
+        """An older link than the one before has had time enough."""
+        if (link := node.leaving) is None:
+            return []
+        return [do.CloseLink(link, do.Superseded()), *self._link_lost(now, node.node_id, link, "it was replaced twice")]
 
     def _reported(self, event: seen.NodeReported) -> list[Effect]:
         node = self._linked(event.node_id, event.link)
@@ -146,8 +176,9 @@ class CoordinatorState:
         if node := self._linked(node_id, link):
             self.roster.unlink(now, node, reason)
             self.assigning.changed(now, node)
-            return self._lost_on(now, link, reason)
-        return []
+        elif (node := self.roster.nodes.get(node_id)) is not None and node.leaving == link:
+            node.leaving = None
+        return self._lost_on(now, link, reason)
 
     def _lost_on(self, now: float, link: seen.LinkId, reason: str) -> list[Effect]:
         lost = FailureDetail(Fault.NODE, f"the node was lost: {reason}", code="node_lost")
@@ -173,7 +204,7 @@ class CoordinatorState:
 
     def _hand_over_all(self, now: float, node: Node, why: str) -> list[Effect]:
         effects: list[Effect] = []
-        for attempt in self.attempts.on_link(node.link) if node.link is not None else ():
+        for attempt in (attempt for link in node.links() for attempt in self.attempts.on_link(link)):
             effects += self._dispatch.hand_over(now, attempt, "node_draining", why)
         return effects
 
@@ -181,7 +212,7 @@ class CoordinatorState:
         moving: list[Attempt] = []
         for link in self.attempts.links():
             [first, *_] = attempts = self.attempts.on_link(link)
-            node = self._linked(first.node_id, link)
+            node = self._of(first.node_id, link)
             # An idle node speaks only every few seconds: what counts is how long it has worked and said nothing.
             if node is not None and now - max(node.heard_at, first.begun_at) > QUIET_SECONDS_MAX:
                 node.quiet = True
@@ -198,6 +229,12 @@ class CoordinatorState:
         for node, link in self.roster.unlink_silent(now):
             self.assigning.changed(now, node)
             effects += [do.CloseLink(link, do.Silent()), *self._lost_on(now, link, "nothing was heard from it")]
+            if (leaving := node.leaving) is not None:
+                node.leaving = None
+                effects += [
+                    do.CloseLink(leaving, do.Silent()),
+                    *self._lost_on(now, leaving, "nothing was heard from it"),
+                ]
         effects += self._dispatch.end_overdue(now)
         if now - self._ticked_at <= TICK_SECONDS_MAX:
             effects += self._hand_over_quiet(now)

@@ -34,7 +34,15 @@ class Silent:
     """Nothing was heard for longer than the bound."""
 
 
-LinkEnd = Superseded | Silent
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Two machines use the node's identity: neither is let in."""
+
+    #: Who they are, for people.
+    words: str
+
+
+LinkEnd = Superseded | Silent | Copied
 
 
 @dataclass(frozen=True, slots=True)

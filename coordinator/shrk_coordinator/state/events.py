@@ -38,6 +38,10 @@ class NodeHello:
     owner: str
     #: The host that it dialled from; empty: not known.
     address: str = ""
+    #: Random, and equal for all links of one start of an agent; empty: an older agent, which does not tell.
+    start_id: bytes = b""
+    #: The same start holds another link and has a new certificate: that link ends what runs on it.
+    renews: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from shrk_contract.terms import SERVING, SILENCE_SECONDS_MAX, EngineReport, Report, State
@@ -20,6 +20,7 @@ from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
 from shrk_coordinator.state.served import Offer, Served, Standing
+from shrk_coordinator.state.starts import Start, Starts
 
 #: Model names are kept after their last node left, so that callers hear "no node now" and not "unknown".
 #: The bound keeps a node that invents names from filling memory.
@@ -77,7 +78,21 @@ class Node:
     agent_version: str = ""
     #: Since when it is in the state that it is in; taking work is one state, however busy.
     since: float = 0.0
+    #: The start of its agent that dialled last, and all those that did: a copied identity shows in them.
+    start_id: bytes = b""
+    starts: Starts = field(default_factory=Starts)
+    #: A link of the same start, with an older certificate, on which what runs may end.
+    leaving: LinkId | None = None
     _noted: State | None = None
+
+    @property
+    def start(self) -> Start:
+        """The start of its agent that dialled last."""
+        return self.incarnation, self.start_id
+
+    def links(self) -> list[LinkId]:
+        """Those that it has, the newest first."""
+        return [link for link in (self.link, self.leaving) if link is not None]
 
     def heard(self, now: float) -> None:
         """Something came from it."""
@@ -102,6 +117,8 @@ class Node:
     @property
     def state(self) -> State:
         """The node's state as the coordinator sees it."""
+        if self.starts.copied_since is not None:
+            return State.QUARANTINED
         if self.link is None:
             return State.OFFLINE
         if self.draining:
@@ -117,13 +134,22 @@ class Roster:
         self._models: dict[str, Served] = {}
         self._forgotten: list[str] = []
 
-    def link(self, now: float, node_id: NodeId, link: LinkId, incarnation: int, owner: str, address: str = "") -> Node:
+    def link(
+        self,
+        now: float,
+        node_id: NodeId,
+        link: LinkId,
+        incarnation: int,
+        owner: str,
+        address: str = "",
+        start_id: bytes = b"",
+    ) -> Node:
         """A node is linked, whether new or back. `address`: the host that it came from, where that is known."""
         node = self.nodes.get(node_id)
         if node is None:
             node = self.nodes[node_id] = Node(node_id, owner, incarnation, link, now)
         node.owner, node.incarnation, node.link = owner, incarnation, link
-        node.linked_at, node.address = now, address
+        node.linked_at, node.address, node.start_id = now, address, start_id
         node.assigned_revision, node.refused, node.closes_at, node.margin = 0, {}, None, None
         node.draining = False
         node.heard(now)
@@ -131,6 +157,17 @@ class Roster:
             if served := self._models.get(model):
                 served.left_by(node_id)
         return node
+
+    def relink(self, now: float, node: Node, link: LinkId, address: str) -> None:
+        """The same start has a new certificate: it is asked over the new link, and ends what runs on the old one."""
+        node.leaving, node.link, node.linked_at, node.address = node.link, link, now, address
+        node.assigned_revision, node.refused = 0, {}  # an assignment may have been under way
+        node.heard(now)
+        for model, offer in node.offers.items():
+            # What runs on the old link counts as others' work, which the node's own reports tell the end of.
+            moved = replace(offer, link=link, in_flight=0, in_flight_peak=0, outside=offer.live)
+            node.offers[model] = moved
+            self._models[model].add(moved)
 
     def report(self, now: float, node: Node, report: Report) -> None:
         """Take a node's word for what it offers. An older report that arrives late is dropped."""

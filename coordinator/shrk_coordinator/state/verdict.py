@@ -1,6 +1,7 @@
 """What the coordinator thinks of a node, and why: one state, and a checklist that people can act on.
 
-    connected -> heard -> reported -> takes_work -> hours -> temperature -> models -> trusted -> room -> demand
+    connected -> identity -> heard -> reported -> takes_work -> hours -> temperature -> models -> trusted -> room
+        -> demand
 
 Where an early check fails, those after it cannot be told and are left out. The words of failed checks are those of
 `State` and of placement's `Reason`: the same in the API, the command and the metrics.
@@ -18,6 +19,7 @@ from shrk_coordinator.state.phrases import lasting
 from shrk_coordinator.state.placement import HEAT_MARGIN, Reason
 from shrk_coordinator.state.roster import BACK_SECONDS_MAX, Node, Roster
 from shrk_coordinator.state.served import Offer
+from shrk_coordinator.state.starts import ALONE_SECONDS
 
 #: A node that missed one report is slow, one that missed two is not heard.
 HEARD_SECONDS_MAX = 2 * REPORT_INTERVAL_SECONDS
@@ -32,6 +34,7 @@ class CheckName(StrEnum):
     """What is looked at, in this order."""
 
     CONNECTED = "connected"
+    IDENTITY = "identity"
     HEARD = "heard"
     REPORTED = "reported"
     TAKES_WORK = "takes_work"
@@ -97,6 +100,10 @@ _NEXT: Mapping[State, str] = {
     State.UNREACHABLE: "It may come back by itself. If not, look at that machine's network and load.",
     State.OFFLINE: "Start the agent on that machine, and see that it reaches the coordinator's link port.",
 }
+_ENROL_ONE = (
+    "Enrol one of the two anew: stop its agent, remove its STATE_DIR/identity, and start it with a new join token. The "
+    f"other is let in {ALONE_SECONDS / 60:.0f} minutes after that."
+)
 #: What is worth telling of a node that serves: what loses answers goes before what is not served.
 _OF_SERVING = (CheckName.HEARD, CheckName.TRUSTED, CheckName.TEMPERATURE)
 #: Which checks explain a state, the first that failed; the others are explained by what became of the models.
@@ -108,7 +115,7 @@ _EXPLAINED_BY: Mapping[State, tuple[CheckName, ...]] = {
     State.OFF_SCHEDULE: (CheckName.HOURS,),
     State.PAUSED: (CheckName.HOURS,),
     State.COOLING: (CheckName.TEMPERATURE,),
-    State.QUARANTINED: (CheckName.TRUSTED,),
+    State.QUARANTINED: (CheckName.IDENTITY, CheckName.TRUSTED),
     State.ONLINE: _OF_SERVING,
     State.BUSY: (*_OF_SERVING, CheckName.ROOM),
 }
@@ -166,8 +173,11 @@ def judge(roster: Roster, node: Node, now: float) -> Verdict:
 def _checks(roster: Roster, node: Node, now: float) -> Iterator[Check]:
     connected = _connected(node, now)
     yield connected
+    if node.starts.copied_since is not None:
+        yield Check(CheckName.IDENTITY, False, node.starts.words(), State.QUARANTINED, _ENROL_ONE)
     if not connected.passed:
         return
+    yield Check(CheckName.IDENTITY, True)
     yield _heard(node, now)
     if node.report is None:
         due = f"it has just connected; its first report is due within {REPORT_INTERVAL_SECONDS:g} s"

@@ -10,14 +10,24 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from sqlalchemy import Row, Select, func, insert, or_, select, update
+from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shrk_coordinator.errors import DatabaseError
-from shrk_coordinator.records import ApiKey, JoinToken, NewNode, Node, Owner, Scope, TokenProblem, Visibility
+from shrk_coordinator.records import (
+    ApiKey,
+    JoinToken,
+    NewNode,
+    Node,
+    Owner,
+    Revocation,
+    Scope,
+    TokenProblem,
+    Visibility,
+)
 from shrk_coordinator.store.sqlite import TURN_SECONDS_MAX, WRITES, migrate, open_engine
 from shrk_coordinator.store.tables import api_keys, join_tokens, nodes, owners, revocations
 
@@ -220,6 +230,19 @@ class Store:
     async def revoke_node(self, node_id: str, reason: str, now: int) -> None:
         """Every certificate of this node is void from now on; a second time changes nothing."""
         await self._revoke("node", node_id, reason, now)
+
+    async def restore_node(self, node_id: str) -> bool:
+        """Take back `revoke_node`; False: there was nothing to take back."""
+        query = delete(revocations).where(revocations.c.kind == "node", revocations.c.subject == node_id)
+        async with self._writing() as connection:
+            return (await connection.execute(query)).rowcount > 0
+
+    async def revoked_nodes(self) -> dict[str, Revocation]:
+        """The nodes that are revoked now, by id."""
+        query = select(revocations).where(revocations.c.kind == "node").limit(LISTED_MAX)
+        async with self._reading() as connection:
+            rows = await connection.execute(query)
+            return {row.subject: Revocation(row.reason, row.revoked_at) for row in rows}
 
     async def revoke_serial(self, serial: str, reason: str, now: int) -> None:
         """The certificate of this serial (lower-case hexadecimal) is void from now on."""

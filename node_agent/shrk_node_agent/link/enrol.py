@@ -98,6 +98,7 @@ async def enrol(
         ca_pem=enrolled.ca_pem.encode(),
         link_addresses=tuple(enrolled.link_addresses) or (f"tcp://{coordinator.at(enrolled.link_port)}",),
         controller=controller,
+        enrolment_port=token.enrolment_port,
     )
     await asyncio.to_thread(save, directory, identity)
     return identity

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import orjson
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from shrk_contract import durable
@@ -34,6 +34,10 @@ class CertificateOutOfDate(IdentityError):
     """The certificate is not valid at this moment: the coordinator would close the connection unexplained."""
 
 
+class CertificateExpired(CertificateOutOfDate):
+    """It was, and may be renewed late."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A node's identity as it lies on disk."""
@@ -49,6 +53,12 @@ class Identity:
     controller: str
     not_before: dt.datetime
     not_after: dt.datetime
+    #: On the coordinator's host; 0: not known, as with identities of older agents.
+    enrolment_port: int = 0
+
+    def ca_digests(self) -> list[bytes]:
+        """SHA-256 of each trusted CA certificate's DER, as join tokens pin it."""
+        return [ca.fingerprint(hashes.SHA256()) for ca in x509.load_pem_x509_certificates(self.ca_pem)]
 
     def renewed(self, certificate_pem: bytes, ca_pem: bytes) -> Identity:
         """The same node and key with a new certificate. Raises IdentityError where it is not for this key."""
@@ -59,7 +69,7 @@ class Identity:
         now = dt.datetime.fromtimestamp(now_unix_ms / 1000, dt.UTC)
         clock = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC."
         if now >= self.not_after:
-            raise CertificateOutOfDate(
+            raise CertificateExpired(
                 f"The certificate of {self.node_id} expired on {self.not_after:%Y-%m-%d %H:%M} UTC. {clock}",
                 "If the clock is right, enrol again with a new join token: "
                 "SHRK_JOIN_TOKEN=... shrk node run (the coordinator's operator makes one).",
@@ -83,12 +93,21 @@ def new_identity(
     ca_pem: bytes,
     link_addresses: tuple[str, ...],
     controller: str,
+    enrolment_port: int = 0,
 ) -> Identity:
     """An identity from its parts. Raises IdentityError where they do not belong together."""
     nothing = dt.datetime.fromtimestamp(0, dt.UTC)  # `_checked` reads the real ones from the certificate
     return _checked(
         Identity(
-            node_id, key_pem, certificate_pem, ca_pem, link_addresses, controller, not_before=nothing, not_after=nothing
+            node_id,
+            key_pem,
+            certificate_pem,
+            ca_pem,
+            link_addresses,
+            controller,
+            not_before=nothing,
+            not_after=nothing,
+            enrolment_port=enrolment_port,
         )
     )
 
@@ -104,6 +123,7 @@ def load(directory: Path) -> Identity | None:
             ca_pem=(directory / "ca.pem").read_bytes(),
             link_addresses=tuple(fields["link_addresses"]),
             controller=fields["controller"],
+            enrolment_port=int(fields.get("enrolment_port", 0)),
         )
     except FileNotFoundError as error:
         if error.filename == str(directory / "node.json"):
@@ -137,6 +157,7 @@ def save(directory: Path, identity: Identity) -> None:
         "node_id": identity.node_id,
         "link_addresses": identity.link_addresses,
         "controller": identity.controller,
+        "enrolment_port": identity.enrolment_port,
     }
     durable.replace(directory / "node.json", orjson.dumps(fields, option=orjson.OPT_INDENT_2), _PUBLIC)
 

@@ -99,6 +99,8 @@ class Session:
         self._port = port
         self._assembling: dict[StreamId, _Assembling] = {}
         self._sinks: dict[StreamId, SessionSink] = {}
+        #: Hears the answer to `renew`.
+        self.renewed: Callable[[link_pb2.Renewed], None] = lambda renewed: None
 
     # --- coordinator to node -------------------------------------------------------------------------
 
@@ -120,6 +122,8 @@ class Session:
                 case "assign":
                     models = tuple(model.model for model in frame.assign.models[:ASSIGNED_MAX])
                     self._port.assigned(frame.assign.leader_term, frame.assign.revision, models)
+                case "renewed":
+                    self.renewed(frame.renewed)
                 case "tune":
                     self.outbox.hold_seconds = min(frame.tune.hold_pieces_ms, 50) / 1000
                 case None:
@@ -206,6 +210,14 @@ class Session:
         """Say that nothing new is taken from now on."""
         drain = link_pb2.Drain(reason=reason, deadline_ms=int(deadline_seconds * 1000))
         self.outbox.send(NodeFrame(drain=drain))
+
+    def renew(self, csr_pem: str) -> None:
+        """Ask for a new certificate."""
+        self.outbox.send(NodeFrame(renew=link_pb2.Renew(csr_pem=csr_pem)), len(csr_pem))
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way on this link."""
+        return not self._sinks and not self._assembling
 
     def forget(self, stream: StreamId) -> None:
         """An attempt ended."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shrk_contract.v1 import refusal_pb2 as shrk__contract_dot_v1_dot_refusal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shrk_contract/v1/enrolment.proto\x12\x10shrk_contract.v1\x1a\x1eshrk_contract/v1/refusal.proto\"\x92\x01\n\x0c\x45nrolRequest\x12\x33\n\x08protocol\x18\x01 \x01(\x0b\x32!.shrk_contract.v1.ProtocolVersion\x12\x12\n\njoin_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\t\x12\x11\n\thost_name\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\"x\n\rEnrolResponse\x12.\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.shrk_contract.v1.EnrolledH\x00\x12,\n\x07refusal\x18\x02 \x01(\x0b\x32\x19.shrk_contract.v1.RefusalH\x00\x42\t\n\x07outcome\"o\n\x08\x45nrolled\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x03 \x01(\t\x12\x16\n\x0elink_addresses\x18\x04 \x03(\t\x12\x11\n\tlink_port\x18\x05 \x01(\r2\\\n\x10\x45nrolmentService\x12H\n\x05\x45nrol\x12\x1e.shrk_contract.v1.EnrolRequest\x1a\x1f.shrk_contract.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shrk_contract/v1/enrolment.proto\x12\x10shrk_contract.v1\x1a\x1eshrk_contract/v1/refusal.proto\"\x92\x01\n\x0c\x45nrolRequest\x12\x33\n\x08protocol\x18\x01 \x01(\x0b\x32!.shrk_contract.v1.ProtocolVersion\x12\x12\n\njoin_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\t\x12\x11\n\thost_name\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\"x\n\rEnrolResponse\x12.\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.shrk_contract.v1.EnrolledH\x00\x12,\n\x07refusal\x18\x02 \x01(\x0b\x32\x19.shrk_contract.v1.RefusalH\x00\x42\t\n\x07outcome\"o\n\x08\x45nrolled\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x03 \x01(\t\x12\x16\n\x0elink_addresses\x18\x04 \x03(\t\x12\x11\n\tlink_port\x18\x05 \x01(\r\"m\n\x0cRenewRequest\x12\x33\n\x08protocol\x18\x01 \x01(\x0b\x32!.shrk_contract.v1.ProtocolVersion\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\t\"\xa0\x01\n\rRenewResponse\x12,\n\x07renewal\x18\x01 \x01(\x0b\x32\x19.shrk_contract.v1.RenewalH\x00\x12,\n\x07refusal\x18\x02 \x01(\x0b\x32\x19.shrk_contract.v1.RefusalH\x00\x12\x13\n\tchallenge\x18\x03 \x01(\tH\x00\x12\x13\n\x0bnow_unix_ms\x18\x04 \x01(\x04\x42\t\n\x07outcome\"2\n\x07Renewal\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\t2\xa6\x01\n\x10\x45nrolmentService\x12H\n\x05\x45nrol\x12\x1e.shrk_contract.v1.EnrolRequest\x1a\x1f.shrk_contract.v1.EnrolResponse\x12H\n\x05Renew\x12\x1e.shrk_contract.v1.RenewRequest\x1a\x1f.shrk_contract.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLRESPONSE']._serialized_end=355
   _globals['_ENROLLED']._serialized_start=357
   _globals['_ENROLLED']._serialized_end=468
-  _globals['_ENROLMENTSERVICE']._serialized_start=470
-  _globals['_ENROLMENTSERVICE']._serialized_end=562
+  _globals['_RENEWREQUEST']._serialized_start=470
+  _globals['_RENEWREQUEST']._serialized_end=579
+  _globals['_RENEWRESPONSE']._serialized_start=582
+  _globals['_RENEWRESPONSE']._serialized_end=742
+  _globals['_RENEWAL']._serialized_start=744
+  _globals['_RENEWAL']._serialized_end=794
+  _globals['_ENROLMENTSERVICE']._serialized_start=797
+  _globals['_ENROLMENTSERVICE']._serialized_end=963
 # @@protoc_insertion_point(module_scope)

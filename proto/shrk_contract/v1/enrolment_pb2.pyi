@@ -100,3 +100,77 @@ class Enrolled(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["ca_pem", b"ca_pem", "certificate_pem", b"certificate_pem", "link_addresses", b"link_addresses", "link_port", b"link_port", "node_id", b"node_id"]) -> None: ...
 
 global___Enrolled = Enrolled
+
+@typing.final
+class RenewRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    CERTIFICATE_PEM_FIELD_NUMBER: builtins.int
+    CSR_PEM_FIELD_NUMBER: builtins.int
+    certificate_pem: builtins.str
+    """The last certificate, PEM. It may have expired."""
+    csr_pem: builtins.str
+    """PKCS #10, PEM, of the same key, with the challenge as its challengePassword attribute. Empty: ask for one."""
+    @property
+    def protocol(self) -> shrk_contract.v1.refusal_pb2.ProtocolVersion: ...
+    def __init__(
+        self,
+        *,
+        protocol: shrk_contract.v1.refusal_pb2.ProtocolVersion | None = ...,
+        certificate_pem: builtins.str = ...,
+        csr_pem: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["protocol", b"protocol"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["certificate_pem", b"certificate_pem", "csr_pem", b"csr_pem", "protocol", b"protocol"]) -> None: ...
+
+global___RenewRequest = RenewRequest
+
+@typing.final
+class RenewResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RENEWAL_FIELD_NUMBER: builtins.int
+    REFUSAL_FIELD_NUMBER: builtins.int
+    CHALLENGE_FIELD_NUMBER: builtins.int
+    NOW_UNIX_MS_FIELD_NUMBER: builtins.int
+    challenge: builtins.str
+    """To be signed within a minute, and once: whoever overheard an earlier renewal cannot ask again with it."""
+    now_unix_ms: builtins.int
+    """The coordinator's clock: a node whose own is wrong can say so."""
+    @property
+    def renewal(self) -> global___Renewal: ...
+    @property
+    def refusal(self) -> shrk_contract.v1.refusal_pb2.Refusal: ...
+    def __init__(
+        self,
+        *,
+        renewal: global___Renewal | None = ...,
+        refusal: shrk_contract.v1.refusal_pb2.Refusal | None = ...,
+        challenge: builtins.str = ...,
+        now_unix_ms: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["challenge", b"challenge", "outcome", b"outcome", "refusal", b"refusal", "renewal", b"renewal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["challenge", b"challenge", "now_unix_ms", b"now_unix_ms", "outcome", b"outcome", "refusal", b"refusal", "renewal", b"renewal"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["renewal", "refusal", "challenge"] | None: ...
+
+global___RenewResponse = RenewResponse
+
+@typing.final
+class Renewal(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: builtins.int
+    CA_PEM_FIELD_NUMBER: builtins.int
+    certificate_pem: builtins.str
+    ca_pem: builtins.str
+    """Every CA certificate to trust for links, PEM, concatenated."""
+    def __init__(
+        self,
+        *,
+        certificate_pem: builtins.str = ...,
+        ca_pem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ca_pem", b"ca_pem", "certificate_pem", b"certificate_pem"]) -> None: ...
+
+global___Renewal = Renewal

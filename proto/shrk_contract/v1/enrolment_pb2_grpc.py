@@ -39,6 +39,11 @@ class EnrolmentServiceStub(object):
                 request_serializer=shrk__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=shrk__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/shrk_contract.v1.EnrolmentService/Renew',
+                request_serializer=shrk__contract_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+                response_deserializer=shrk__contract_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer(object):
@@ -51,6 +56,14 @@ class EnrolmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """The next certificate of a node whose last one has expired: asked without a signing request it answers a
+        challenge, asked with one that carries the challenge and is signed by the node's key, a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +71,11 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=shrk__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=shrk__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=shrk__contract_dot_v1_dot_enrolment__pb2.RenewRequest.FromString,
+                    response_serializer=shrk__contract_dot_v1_dot_enrolment__pb2.RenewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +105,33 @@ class EnrolmentService(object):
             '/shrk_contract.v1.EnrolmentService/Enrol',
             shrk__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             shrk__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shrk_contract.v1.EnrolmentService/Renew',
+            shrk__contract_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+            shrk__contract_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

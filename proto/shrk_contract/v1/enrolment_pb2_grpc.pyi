@@ -28,12 +28,28 @@ class EnrolmentServiceStub:
     ]
     """Answers refusals as values, so that an agent can print what to do next."""
 
+    Renew: grpc.UnaryUnaryMultiCallable[
+        shrk_contract.v1.enrolment_pb2.RenewRequest,
+        shrk_contract.v1.enrolment_pb2.RenewResponse,
+    ]
+    """The next certificate of a node whose last one has expired: asked without a signing request it answers a
+    challenge, asked with one that carries the challenge and is signed by the node's key, a certificate.
+    """
+
 class EnrolmentServiceAsyncStub:
     Enrol: grpc.aio.UnaryUnaryMultiCallable[
         shrk_contract.v1.enrolment_pb2.EnrolRequest,
         shrk_contract.v1.enrolment_pb2.EnrolResponse,
     ]
     """Answers refusals as values, so that an agent can print what to do next."""
+
+    Renew: grpc.aio.UnaryUnaryMultiCallable[
+        shrk_contract.v1.enrolment_pb2.RenewRequest,
+        shrk_contract.v1.enrolment_pb2.RenewResponse,
+    ]
+    """The next certificate of a node whose last one has expired: asked without a signing request it answers a
+    challenge, asked with one that carries the challenge and is signed by the node's key, a certificate.
+    """
 
 class EnrolmentServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -43,5 +59,15 @@ class EnrolmentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shrk_contract.v1.enrolment_pb2.EnrolResponse, collections.abc.Awaitable[shrk_contract.v1.enrolment_pb2.EnrolResponse]]:
         """Answers refusals as values, so that an agent can print what to do next."""
+
+    @abc.abstractmethod
+    def Renew(
+        self,
+        request: shrk_contract.v1.enrolment_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shrk_contract.v1.enrolment_pb2.RenewResponse, collections.abc.Awaitable[shrk_contract.v1.enrolment_pb2.RenewResponse]]:
+        """The next certificate of a node whose last one has expired: asked without a signing request it answers a
+        challenge, asked with one that carries the challenge and is signed by the node's key, a certificate.
+        """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -274,11 +274,17 @@ class Hello(google.protobuf.message.Message):
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     BOOT_ID_FIELD_NUMBER: builtins.int
     LIVE_ATTEMPTS_FIELD_NUMBER: builtins.int
+    START_ID_FIELD_NUMBER: builtins.int
+    RENEWS_FIELD_NUMBER: builtins.int
     incarnation: builtins.int
     """Counts the agent's starts and is kept on its disk: the newer replaces the older link."""
     agent_version: builtins.str
     boot_id: builtins.bytes
     """The coordinator start whose attempts are listed below."""
+    start_id: builtins.bytes
+    """Random, and equal for all links of one start of an agent: two machines with one identity are told apart."""
+    renews: builtins.bool
+    """The same start holds another link, and has a new certificate: that link may end what runs on it."""
     @property
     def protocol(self) -> shrk_contract.v1.refusal_pb2.ProtocolVersion: ...
     @property
@@ -291,9 +297,11 @@ class Hello(google.protobuf.message.Message):
         agent_version: builtins.str = ...,
         boot_id: builtins.bytes = ...,
         live_attempts: collections.abc.Iterable[global___LiveAttempt] | None = ...,
+        start_id: builtins.bytes = ...,
+        renews: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["protocol", b"protocol"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "incarnation", b"incarnation", "live_attempts", b"live_attempts", "protocol", b"protocol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "incarnation", b"incarnation", "live_attempts", b"live_attempts", "protocol", b"protocol", "renews", b"renews", "start_id", b"start_id"]) -> None: ...
 
 global___Hello = Hello
 
@@ -1026,6 +1034,8 @@ global___Drain = Drain
 
 @typing.final
 class Renew(google.protobuf.message.Message):
+    """A new certificate is wanted for the key of the old one. A coordinator that knows it says so by its minor version."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CSR_PEM_FIELD_NUMBER: builtins.int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,9 +18,10 @@ from shrk_contract.settings import load
 from shrk_coordinator.accounts.keys import parse
 from shrk_coordinator.admin import Administration
 from shrk_coordinator.cli import app
-from shrk_coordinator.records import Node, Visibility, pseudonym
+from shrk_coordinator.records import NewNode, Node, Visibility, pseudonym
 from shrk_coordinator.rendering import nodes_json, nodes_text
 from shrk_coordinator.settings import Address, CoordinatorSettings
+from shrk_coordinator.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +266,43 @@ def test_an_enrolled_node_is_listed_under_both_of_its_names() -> None:
     assert (told["id"], told["node"]) == ("node_1", pseudonym("node_1"))
     head, row = nodes_text([node], "").splitlines()[1:]
     assert (head.split()[:2], row.split()[:2]) == (["NODE", "ID"], [pseudonym("node_1"), "node_1"])
+
+
+async def _enrolled(state_dir: Path) -> Node:
+    store = await Store.open(f"sqlite:///{state_dir}/coordinator.db")
+    await store.create_join_tokens(
+        [("ann", b"digest")], owner_ids={"ann": "o"}, visibility=Visibility.PUBLIC, labels={}, now=1, expires_at=9
+    )
+    node = await store.redeem_join_token(b"digest", NewNode("node_1", "attic", "0.1", b"key"), 2)
+    await store.close()
+    assert isinstance(node, Node)
+    return node
+
+
+def test_a_node_is_revoked_and_restored_by_either_of_its_names(state_dir: Path) -> None:
+    asyncio.run(_enrolled(state_dir))
+    done = answer(state_dir, "nodes", "revoke", pseudonym("node_1"), "--reason", "sold")
+    assert (done["id"], done["reason"], done["already"]) == ("node_1", "sold", False)
+    assert answer(state_dir, "nodes", "revoke", "node_1")["already"] is True
+    [listed] = answer(state_dir, "nodes", "list")["nodes"]
+    assert (listed["revoked_reason"], listed["revoked_at_unix_ms"]) == ("sold", done["revoked_at_unix_ms"])
+    assert ": sold" in run(state_dir, "nodes", "list").stdout
+    assert f"nodes restore node_1 --state-dir {state_dir}" in run(state_dir, "nodes", "revoke", "node_1").stdout
+    assert answer(state_dir, "nodes", "restore", "node_1")["restored"] is True
+    assert "was not revoked; nothing was changed" in run(state_dir, "nodes", "restore", "node_1").stdout
+    [listed] = answer(state_dir, "nodes", "list")["nodes"]
+    assert listed["revoked_reason"] is None
+
+
+@pytest.mark.parametrize("verb", ["revoke", "restore"])
+def test_a_node_that_nobody_knows_is_said_so(state_dir: Path, verb: str) -> None:
+    result = run(state_dir, "nodes", verb, "node_x")
+    assert result.exit_code == 1
+    assert "there is no node 'node_x'. See the ids with: shrk coordinator nodes list" in result.stderr
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 201, "two\nlines"])
+def test_a_reason_is_one_line(state_dir: Path, reason: str) -> None:
+    result = run(state_dir, "nodes", "revoke", "node_1", "--reason", reason)
+    assert result.exit_code == 2
+    assert "1 to 200 printable characters" in result.stderr

@@ -83,16 +83,11 @@ class Watched:
         await self.until(lambda: self.looks >= seen + 2)
 
 
-async def none_found(*_: str) -> tuple[None, None]:
-    """Admission plays no part here."""
-    return None, None
-
-
 @asynccontextmanager
 async def a_watch(store: Store) -> AsyncIterator[Watched]:
     """A door that has looked at least once."""
     watched = Watched(store)
-    door = Door(none_found, watched.revoked_after, lambda: NOW)
+    door = Door(store.admission, watched.revoked_after, lambda: NOW)
     watching = asyncio.create_task(door.watch(watched.links, look_seconds=0.0))
     try:
         await watched.two_more_looks()
@@ -134,6 +129,20 @@ async def test_a_node_that_says_hello_after_its_revocation_was_read_is_cut(store
         await watched.two_more_looks()
         link = watched.link("node_1")
         await watched.until(lambda: link.refusal is not None)
+
+
+async def test_a_node_that_was_restored_stays_and_can_be_revoked_again(store: Store) -> None:
+    async with a_watch(store) as watched:
+        await store.revoke_node("node_1", "by mistake", NOW)
+        await watched.two_more_looks()
+        assert await store.restore_node("node_1")
+        link = watched.link("node_1")
+        await watched.two_more_looks()
+        assert link.refusal is None
+        await store.revoke_node("node_1", "after all", NOW)
+        await watched.until(lambda: link.refusal is not None)
+        assert link.refusal is not None
+        assert link.refusal.message == "The operator of this coordinator revoked node_1: after all."
 
 
 async def test_a_database_that_fails_for_a_while_does_not_end_the_watch(store: Store) -> None:

@@ -16,7 +16,8 @@ from shrk_contract.terms import HEARTBEAT_SECONDS
 from shrk_contract.v1 import link_pb2, report_pb2
 from shrk_contract.v1.refusal_pb2 import REFUSAL_CODE_NODE_SILENT, Refusal
 from shrk_node_agent.attempts import AttemptSink, Order
-from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState, _end_call, beat
+from shrk_node_agent.link.dial import PERMANENT_REFUSAL_SECONDS, Dialler, LinkState
+from shrk_node_agent.link.line import _end_call, beat
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.state.backoff import STEADY_LINK_SECONDS
 from shrk_node_agent.state.events import AttemptKey
