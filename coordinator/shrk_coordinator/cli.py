@@ -89,6 +89,12 @@ def serve(
             "the host they enrolled with",
         ),
     ] = None,
+    public_url: Annotated[
+        str | None, _setting("public_url", "URL", "Where GET /install sends others.", "the address they asked at")
+    ] = None,
+    dist_dir: Annotated[
+        Path | None, _setting("dist_dir", "DIR", "A release for GET /install, from make release.", "none")
+    ] = None,
     database_url: Annotated[
         str | None,
         _setting("database_url", "URL", "Where keys and nodes are kept.", "sqlite:///STATE_DIR/coordinator.db"),

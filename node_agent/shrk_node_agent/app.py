@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from shrk_contract.notify import ServiceManager
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.state_dir import StateDirLock
 from shrk_contract.terms import Host, Rejection, Report, Status, Terms
@@ -64,7 +65,10 @@ class Agent:
         )
         self._run_dir = folders.run
         start = partial(process.start, launcher=_launcher(settings), folders=folders)
-        self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
+        turned = ServiceManager.of_this_process().turned
+        self.driver = Driver(
+            settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
+        )
         self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
 
     async def start(self) -> None:
