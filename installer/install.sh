@@ -721,7 +721,7 @@ need_rights() {
 }
 
 check_token() {
-  if [ -d "$var/node/identity" ] || [ -n "$no_service$dry_run" ]; then return 0; fi
+  if [ -e "$var/node/identity/node.json" ] || [ -n "$no_service$dry_run" ]; then return 0; fi
   [ -n "$token" ] || fail "a join token is needed: --token TOKEN or SHRK_JOIN_TOKEN. The coordinator's operator makes one: shrk coordinator tokens create --owner YOU"
   # shrk_join_SECRET.PORT.PIN.CHECK
   pinned=${token#*.*.}
@@ -812,7 +812,7 @@ make_everything() {
     return 0
   fi
   write_unit
-  if [ -n "$token" ] && [ ! -d "$var/node/identity" ]; then
+  if [ -n "$token" ] && [ ! -e "$var/node/identity/node.json" ]; then
     made file "$etc/join.env"
     (umask 077 && say "SHRK_JOIN_TOKEN=$token" >"$etc/join.env")
   fi

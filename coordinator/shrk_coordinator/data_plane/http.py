@@ -143,9 +143,8 @@ class CallersHttp:
         of structured output are held back until whole, unless a request says otherwise. `routes`: other GETs."""
         self._requests = requests
         self._shared = Shared(links, requests, patience or Patience())
-        self._proxies = proxies
+        self._proxies, self._routes = proxies, routes or {}
         self._buffers = buffers
-        self._routes = routes or {}
         self._state = state
         self._roster = state.roster
         self._authenticate = authenticate
