@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from aiohttp import web
 
-from shrk_contract.notify import ServiceManager
+from shrk_contract.notify import Overseer
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.state_dir import StateDirLock
 from shrk_coordinator.accounts.keys import KeyRing
@@ -74,7 +74,7 @@ class Coordinator:
     def __init__(self, settings: CoordinatorSettings) -> None:
         self._settings = settings
         self.metrics = Metrics()
-        self.driver = Driver(self.metrics, unix_ms(), random.Random(), ServiceManager.of_this_process().turned)
+        self.driver = Driver(self.metrics, unix_ms(), random.Random(), Overseer.of_this_process().turned)
         self.links = Links(os.urandom(16), [settings.public_link_address] if settings.public_link_address else [])
         self.driver.connect(self.links)
         self._stack = contextlib.AsyncExitStack()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from shrk_contract.notify import ServiceManager
+from shrk_contract.notify import Overseer
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.state_dir import StateDirLock
 from shrk_contract.terms import Host, Rejection, Report, Status, Terms
@@ -65,7 +65,7 @@ class Agent:
         )
         self._run_dir = folders.run
         start = partial(process.start, launcher=_launcher(settings), folders=folders)
-        turned = ServiceManager.of_this_process().turned
+        turned = Overseer.of_this_process().turned
         self.driver = Driver(
             settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
         )

@@ -66,7 +66,7 @@ class Driver:
         turned: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed` hears whenever coordinators or people should be told, `assigned` what became of an assignment.
-        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick that the loop turns."""
+        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick."""
         self._turned = turned
         needs = (Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
         self.state = NodeState(needs, memory_bytes)

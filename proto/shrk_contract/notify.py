@@ -14,7 +14,7 @@ from collections.abc import Mapping
 BEATS_PER_PATIENCE_MIN = 3
 
 
-class ServiceManager:
+class Overseer:
     """Whoever started this process and wants to hear of it."""
 
     def __init__(self, address: str = "", patience_seconds: float | None = None) -> None:
@@ -25,7 +25,7 @@ class ServiceManager:
         self._next_beat = 0.0
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], pid: int) -> ServiceManager:
+    def of(cls, environment: Mapping[str, str], pid: int) -> Overseer:
         """The manager that this environment names. A watchdog meant for another process is none of ours."""
         patience = None
         microseconds = environment.get("WATCHDOG_USEC", "")
@@ -34,7 +34,7 @@ class ServiceManager:
         return cls(environment.get("NOTIFY_SOCKET", ""), patience)
 
     @classmethod
-    def of_this_process(cls) -> ServiceManager:
+    def of_this_process(cls) -> Overseer:
         """The manager that started this process."""
         return cls.of(os.environ, os.getpid())
 

@@ -124,7 +124,7 @@ async def version_of(machine: Machine) -> str:
         (["--temp-max", "96"], "40 to 95"),
         (["--temp-max", "39"], "40 to 95"),
         (["--temp-max", "70;id"], "40 to 95"),
-        (["--schedule", "22:00-08:00\"\nengine = \"x"], "such as 22:00-08:00"),
+        (["--schedule", '22:00-08:00"\nengine = "x'], "such as 22:00-08:00"),
         (["--when", "never"], "always or idle"),
         (["--token", "a b"], "the join token is damaged"),
         (["--tokn", "x"], "--tokn is not an option"),
@@ -255,7 +255,9 @@ def test_a_refusal_that_is_cut_off_does_nothing_either() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("dash", "-n"), ("busybox", "sh", "-n"), ("bash", "--posix", "-n"), ("shellcheck", "-s", "sh")], ids=" ".join
+    "command",
+    [("dash", "-n"), ("busybox", "sh", "-n"), ("bash", "--posix", "-n"), ("shellcheck", "-s", "sh")],
+    ids=" ".join,
 )
 def test_shells_and_shellcheck_have_nothing_to_say(command: tuple[str, ...]) -> None:
     if shutil.which(command[0]) is None:

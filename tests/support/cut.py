@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Every program that the installer calls, and some that no installer should: each stub notes that it was called.
-COMMANDS = (
-    "[ adduser awk cat chgrp chmod chown cmp cp curl cut deluser df dnf env find grep head id journalctl kill ln mkdir "
-    "mktemp mv nohup nvidia-smi openssl paste pip python3 python3.11 python3.12 python3.13 python3.14 readlink rm rmdir "
-    "sed seq sha256sum sleep sudo systemctl tail test touch tr uname useradd userdel usermod wget"
-).split()
+_NAMES = """
+[ adduser awk cat chgrp chmod chown cmp cp curl cut deluser df dnf env find grep head id journalctl kill ln loginctl
+mkdir mktemp mv nohup nvidia-smi openssl paste pip python3 python3.11 python3.12 python3.13 python3.14 readlink rm
+rmdir sed seq sha256sum sleep sudo systemctl tail test touch tr uname useradd userdel usermod wget
+"""
 STUB = '#!/bin/sh\nprintf "%s\\n" "$0 $*" >>{called}\n'
 
 
@@ -48,7 +48,7 @@ def a_sandbox() -> Iterator[Sandbox]:
         folder = Path(name)
         (folder / "bin").mkdir()
         (folder / "place").mkdir()
-        for command in COMMANDS:
+        for command in _NAMES.split():
             stub = folder / "bin" / command
             stub.write_text(STUB.format(called=folder / "called"))
             stub.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What a service manager hears, on a real datagram socket."""
+"""What a service overseer hears, on a real datagram socket."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from shrk_contract.notify import ServiceManager
+from shrk_contract.notify import Overseer
 from shrk_contract.service import run_until_signalled
 
 
 @pytest.fixture
 def ear() -> Iterator[socket.socket]:
-    """A manager's socket; its path is short, as the kernel wants it."""
-    with tempfile.TemporaryDirectory(prefix="shrk-") as folder, socket.socket(
-        socket.AF_UNIX, socket.SOCK_DGRAM
-    ) as listening:
+    """An overseer's socket; its path is short, as the kernel wants it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="shrk-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
+    ):
         listening.bind(str(Path(folder) / "notify"))
         listening.setblocking(False)
         yield listening
@@ -33,35 +34,35 @@ def heard(ear: socket.socket) -> list[str]:
             return words
 
 
-def test_a_manager_hears_of_the_beginning_and_of_the_end(ear: socket.socket) -> None:
-    manager = ServiceManager.of({"NOTIFY_SOCKET": ear.getsockname()}, pid=1)
-    manager.ready()
-    manager.stopping()
+def test_an_overseer_hears_of_the_beginning_and_of_the_end(ear: socket.socket) -> None:
+    overseer = Overseer.of({"NOTIFY_SOCKET": ear.getsockname()}, pid=1)
+    overseer.ready()
+    overseer.stopping()
     assert heard(ear) == ["READY=1", "STOPPING=1"]
 
 
 def test_a_watchdog_hears_three_times_within_its_patience_and_no_more_often(ear: socket.socket) -> None:
-    manager = ServiceManager.of({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "30000000"}, pid=1)
+    overseer = Overseer.of({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "30000000"}, pid=1)
     for quarter in range(4 * 30):
-        manager.turned(1000 + quarter / 4)
+        overseer.turned(1000 + quarter / 4)
     assert heard(ear) == ["WATCHDOG=1"] * 3
 
 
 def test_a_loop_that_does_not_turn_is_not_heard(ear: socket.socket) -> None:
-    ServiceManager.of({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "30000000"}, pid=1).ready()
+    Overseer.of({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "30000000"}, pid=1).ready()
     assert heard(ear) == ["READY=1"]
 
 
 def test_without_a_watchdog_turns_are_not_told(ear: socket.socket) -> None:
-    ServiceManager.of({"NOTIFY_SOCKET": ear.getsockname()}, pid=1).turned(1.0)
+    Overseer.of({"NOTIFY_SOCKET": ear.getsockname()}, pid=1).turned(1.0)
     assert heard(ear) == []
 
 
 def test_a_watchdog_for_another_process_is_left_alone(ear: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "7"}
-    ServiceManager.of(environment, pid=8).turned(1.0)
+    Overseer.of(environment, pid=8).turned(1.0)
     assert heard(ear) == []
-    ServiceManager.of(environment, pid=7).turned(1.0)
+    Overseer.of(environment, pid=7).turned(1.0)
     assert heard(ear) == ["WATCHDOG=1"]
 
 
@@ -70,16 +71,16 @@ def test_an_abstract_socket_is_reached() -> None:
         listening.bind("")  # the kernel chooses an abstract name
         listening.setblocking(False)
         name: bytes = listening.getsockname()
-        ServiceManager("@" + name[1:].decode()).ready()
+        Overseer("@" + name[1:].decode()).ready()
         assert heard(listening) == ["READY=1"]
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
-def test_without_a_manager_nothing_happens(environment: dict[str, str]) -> None:
-    manager = ServiceManager.of(environment | {"WATCHDOG_USEC": "1"}, pid=1)
-    manager.ready()
-    manager.turned(1.0)
-    manager.stopping()
+def test_without_an_overseer_nothing_happens(environment: dict[str, str]) -> None:
+    overseer = Overseer.of(environment | {"WATCHDOG_USEC": "1"}, pid=1)
+    overseer.ready()
+    overseer.turned(1.0)
+    overseer.stopping()
 
 
 class Brief:
@@ -107,6 +108,6 @@ class Brief:
 
 async def test_a_service_is_ready_once_it_is_open_and_stops_as_it_drains(ear: socket.socket) -> None:
     service = Brief(ear)
-    await run_until_signalled(service, ServiceManager(ear.getsockname()))
+    await run_until_signalled(service, Overseer(ear.getsockname()))
     assert service.heard_before_ready == []
     assert service.heard_at_drain == ["READY=1", "STOPPING=1"]

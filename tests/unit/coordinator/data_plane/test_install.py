@@ -47,7 +47,9 @@ def served(handler: Handler) -> web.Application:
 class Asker:
     """Asks one installation, under any Host."""
 
-    def __init__(self, script: TestClient[web.Request, web.Application], files: TestClient[web.Request, web.Application]):
+    def __init__(
+        self, script: TestClient[web.Request, web.Application], files: TestClient[web.Request, web.Application]
+    ):
         self._script, self._files = script, files
 
     async def script(self, host: str = "rig.example:8080") -> str:
@@ -140,7 +142,9 @@ async def test_the_files_of_a_release_are_served(asked: Asker) -> None:
     assert (await asked.file("SHA256SUMS"))[1].endswith(b"  a.whl\n")
 
 
-@pytest.mark.parametrize("name", ["..%2Fsecret", "%2Fetc%2Fpasswd", "b.whl", "a.whl%00", ".", "..", "%2e%2e", "SHA256SUMS%0a"])
+@pytest.mark.parametrize(
+    "name", ["..%2Fsecret", "%2Fetc%2Fpasswd", "b.whl", "a.whl%00", ".", "..", "%2e%2e", "SHA256SUMS%0a"]
+)
 async def test_nothing_else_is_served(asked: Asker, tmp_path: Path, name: str) -> None:
     (tmp_path / "b.whl").write_text("not in SHA256SUMS")
     status, content = await asked.file(name)
