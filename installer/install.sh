@@ -162,18 +162,22 @@ ask_terms() {
 
 # --- looking ---------------------------------------------------------------------------------------------------------
 
+# The first Python that is new enough, and that the service's user may run: one below /root it may not.
 find_python() {
-  for candidate in python3.14 python3.13 python3.12 python3.11 python3; do
-    if has "$candidate" && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+  for candidate in python3.14 python3.13 python3.12 python3.11 python3 /usr/local/bin/python3 /usr/bin/python3; do
+    if has "$candidate" && "$candidate" -c 'import os, pathlib, sys
+folder = pathlib.Path(sys.base_prefix).resolve()
+open_to_all = all(os.stat(part).st_mode & 1 for part in (folder, *folder.parents))
+sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 15) and (open_to_all or not sys.argv[1])))' "$account" \
       </dev/null 2>/dev/null; then
       python=$(command -v "$candidate")
       if ! "$python" -c 'import venv, ensurepip' </dev/null 2>/dev/null; then
-        fail "$python has no venv. On Debian and Ubuntu: apt install ${candidate}-venv"
+        fail "$python has no venv. On Debian and Ubuntu: apt install python3-venv"
       fi
       return 0
     fi
   done
-  fail "Python 3.11 to 3.14 is needed and was not found. On Debian 12 and Ubuntu 24.04: apt install python3 python3-venv; on Fedora: dnf install python3; elsewhere: your distribution's python3.11 or newer"
+  fail "Python 3.11 to 3.14 is needed${account:+, at a place where the user $account may run it,} and was not found. On Debian 12 and Ubuntu 24.04: apt install python3 python3-venv; on Fedora: dnf install python3; elsewhere: your distribution's python3.11 or newer"
 }
 
 look_at_machine() {
