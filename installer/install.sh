@@ -3,10 +3,13 @@
 #
 #   curl -fsSL https://COORDINATOR/install | sudo sh -s -- --token TOKEN
 #
-# Nothing happens before the last line, so that a script that was cut off on its way does nothing at all. It downloads
+# All of it is one group in braces, which a shell reads to its end before it does anything: a script that was cut off
+# on its way does nothing at all (of `find_python` cut off after four bytes it would else run `find`). It downloads
 # into a temporary folder, checks the release's signature, asks, prints its plan, asks again, and only then touches
 # the machine. Where it fails it takes everything back, says "not installed", and exits with 1 (2: wrong options).
 # --help lists the options.
+
+{
 
 usage() {
   cat <<'END'
@@ -871,4 +874,4 @@ main() {
   fi
 }
 
-{ main "$@"; }
+main "$@"; }

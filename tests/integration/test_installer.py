@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -239,7 +240,12 @@ async def test_a_copy_that_no_coordinator_served_says_how_to_get_one(machine: Ma
 def test_a_script_that_is_cut_off_does_nothing() -> None:
     script = SCRIPT.read_bytes()
     assert not script.endswith(b"\n"), "its last byte is what starts it"
-    sample = {*range(0, len(script), 251), *range(len(script) - 300, len(script))}
+    before, _, _ = script.decode().partition("\n{\n")
+    assert all(line.startswith("#") or not line for line in before.splitlines()), "the rest is one group in braces"
+    # Where a name is cut off it may be another command's: `find_python` after four bytes.
+    names = {match.end(1) for match in re.finditer(rb"^(find|set)_?\w+\(\)", script, re.MULTILINE)}
+    assert names, "there are such names"
+    sample = {*names, *range(0, len(script), 251), *range(len(script) - 300, len(script))}
     assert harmful(script, sorted(sample)) == {}
 
 
