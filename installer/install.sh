@@ -378,7 +378,7 @@ if account:
     os.setuid(entry.pw_uid)
 os.chdir(home)
 os.umask(0o077)
-log = os.open("service.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+log = os.open("service.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.execve(command[0], command, kept)' "$account" "$var" "$etc/config.toml" \
