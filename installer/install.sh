@@ -506,7 +506,7 @@ END
 
 # The agent's own opinion of its settings, before anything is started.
 check_config() {
-  env -i PATH="$PATH" HOME="$var" SHRK_CONFIG="$etc/config.toml" "$opt/current/bin/python" -c 'import sys
+  env -i PATH="$PATH" HOME="$var" SHRK_CONFIG="$etc/config.toml" "$place/bin/python" -c 'import sys
 from shrk_contract.settings import load
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.settings import AgentSettings
@@ -804,12 +804,13 @@ make_everything() {
   install_version
   install_engine
   write_config
+  # Before anything that runs is stopped: a version that does not take the owner's settings must not cost a node.
+  check_config
   own "$var"
   chmod 0700 "$var"
   if [ -L "$opt/current" ]; then previous=$(readlink "$opt/current"); else made file "$opt/current"; fi
   if [ "$previous" != "$place" ] && [ -n "$previous" ]; then service_stop; started=1; fi
   point "$opt/current" "$place"
-  check_config
   [ -L "$bin/shrk" ] || made file "$bin/shrk"
   point "$bin/shrk" "$opt/current/shrk"
   if [ -n "$no_service" ]; then
