@@ -56,8 +56,6 @@ class Machine:
                 "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
                 "SHRK_INSTALL_ROOT": str(self.root),
                 "TMPDIR": str(self.folder / "tmp"),
-                # Bytecode would be worth its while on a machine that keeps it.
-                "PIP_NO_COMPILE": "1",
             }
             | environment,
             stdin=asyncio.subprocess.PIPE,
