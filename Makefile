@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export SHRK_CACHE_DIR ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine model demo dev test test-fast check fmt proto proto-check lock bench simulate reliability clean
+.PHONY: help setup engine model demo dev test test-fast check fmt proto proto-check lock bench simulate reliability release clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -93,7 +93,7 @@ test: check $(ENGINE_VENV)/.stamp ## everything, real vLLM included
 check: $(VENV)/.stamp proto-check ## the fast gate: format, lint, types, imports, unit and architecture tests; no engine
 	@$(VENV)/bin/ruff format --check -q .
 	@$(VENV)/bin/ruff check -q .
-	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES) bench simulation reliability,-p $(p))
+	@$(VENV)/bin/mypy --no-error-summary $(foreach p,$(PACKAGES) bench simulation reliability installer,-p $(p))
 	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m pytest tests/unit tests/architecture $(ARGS)
 
@@ -123,6 +123,12 @@ lock: $(VENV)/.stamp
 	@$(UV_ENV) $(UV) pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
 	  --excludes constraints/engine.excludes constraints/engine.in -o constraints/engine-cpu.txt $(LOCK_FLAGS)
 	@! grep -nE '://|^-|file:|@' constraints/*.txt
+
+# The key of releases: a PEM file with an Ed25519 key. Without one, a development key in .cache, said aloud.
+RELEASE_KEY ?=
+
+release: $(VENV)/.stamp ## what coordinators serve at /install: wheels, pins, script, signed, in dist/ (RELEASE_KEY=FILE)
+	@$(PY) -m installer.release $(if $(RELEASE_KEY),--key "$(RELEASE_KEY)") $(ARGS)
 
 bench: $(VENV)/.stamp ## measure the coordinator: requests/s, latency, CPU per request and per chunk (ARGS="--quick")
 	@$(PY) -m bench $(ARGS)

@@ -18,6 +18,7 @@ import grpc.aio
 import structlog
 from aiohttp import web
 
+from shrk_contract.notify import Overseer
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.state_dir import StateDirLock
 from shrk_coordinator.accounts.keys import KeyRing
@@ -29,6 +30,7 @@ from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.control_plane.ports import PortBusy
 from shrk_coordinator.control_plane.renewal import Renewals
 from shrk_coordinator.data_plane.http import CallersHttp
+from shrk_coordinator.data_plane.install import Installation, Release
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
@@ -69,7 +71,7 @@ class Coordinator:
     def __init__(self, settings: CoordinatorSettings) -> None:
         self._settings = settings
         self.metrics = Metrics()
-        self.driver = Driver(self.metrics, unix_ms(), random.Random())
+        self.driver = Driver(self.metrics, unix_ms(), random.Random(), Overseer.of_this_process().turned)
         self.links = Links(os.urandom(16), [settings.public_link_address] if settings.public_link_address else [])
         self.driver.connect(self.links)
         self._stack = contextlib.AsyncExitStack()
@@ -97,7 +99,7 @@ class Coordinator:
         renewals = Renewals(authority, store.admission, unix_ms, os.urandom)
         link_port = await self._open_links(authority, store, renewals)
         enrolment_port = await self._open_enrolment(authority, store, link_port, renewals)
-        listen_port = await self._open_http(store)
+        listen_port = await self._open_http(store, self._installation(authority, link_port))
         ports = Ports(listen_port, link_port, enrolment_port)
         run_file = settings.state_dir / "run" / "coordinator.json"
         _write_run_file(run_file, ports)
@@ -130,7 +132,18 @@ class Coordinator:
         self._stack.push_async_callback(_stop_grpc, server)
         return port
 
-    async def _open_http(self, store: Store) -> int:
+    def _installation(self, authority: Authority, link_port: int) -> Installation:
+        settings = self._settings
+        return Installation(
+            Release(settings.dist_dir) if settings.dist_dir else None,
+            link_port,
+            authority.ca_digest(),
+            settings.public_url,
+            settings.public_link_address,
+            secure=bool(settings.tls_cert or settings.behind_proxy),
+        )
+
+    async def _open_http(self, store: Store, installation: Installation) -> int:
         settings, keys = self._settings, KeyRing(store.key)
 
         async def authenticate(presented: str) -> ApiKey | None:
@@ -146,6 +159,7 @@ class Coordinator:
             self.metrics,
             proxies=settings.behind_proxy,
             buffers=settings.structured_output == "buffer",
+            routes=installation.routes(),
         )
         # handler_cancellation: a caller that leaves is noticed at once, not at the next write.
         runner = web.AppRunner(

@@ -50,6 +50,13 @@ _STATE_DIR_DEFAULT = "/var/lib/shrk/coordinator for root, else ~/.local/state/sh
 StateDir = Annotated[
     Path | None, _setting("state_dir", "DIR", "The coordinator's folder: CA and database.", _STATE_DIR_DEFAULT)
 ]
+PublicUrl = Annotated[
+    str | None, _setting("public_url", "URL", "Where GET /install sends machines.", "the address asked at")
+]
+DistDir = Annotated[Path | None, _setting("dist_dir", "DIR", "What GET /install serves: a release.", "none")]
+LogFormat = Annotated[
+    str | None, _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto")
+]
 #: Where a coordinator with default settings listens, and `shrk dev`.
 DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
 AsJson = Annotated[bool, typer.Option("--json", help='Print one JSON object with "schema": 1.')]
@@ -79,6 +86,8 @@ def serve(
             "the host they enrolled with",
         ),
     ] = None,
+    public_url: PublicUrl = None,
+    dist_dir: DistDir = None,
     database_url: Annotated[
         str | None,
         _setting("database_url", "URL", "Where keys and nodes are kept.", "sqlite:///STATE_DIR/coordinator.db"),
@@ -105,10 +114,7 @@ def serve(
             "stream",
         ),
     ] = None,
-    log_format: Annotated[
-        str | None,
-        _setting("log_format", "auto|console|json", "auto: for people on a terminal, JSON elsewhere.", "auto"),
-    ] = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run the coordinator in the foreground.
 

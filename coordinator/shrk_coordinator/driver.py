@@ -38,9 +38,16 @@ log = structlog.get_logger("shrk.driver")
 class Driver:
     """One per coordinator. All methods run in the event loop and return at once."""
 
-    def __init__(self, metrics: Metrics, term: int = 0, dice: Dice | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        term: int = 0,
+        dice: Dice | None = None,
+        turned: Callable[[float], None] = lambda now: None,
+    ) -> None:
         """`term`: grows with every start of a coordinator, such as the time. `dice`: draws the nodes that are looked at
-        where there are many."""
+        where there are many. `turned` hears at every tick that the loop turns."""
+        self._turned = turned
         self.state = CoordinatorState(dice, term)
         self._metrics = metrics
         self._links: LinkPort | None = None
@@ -72,6 +79,7 @@ class Driver:
             self.lag_seconds = max(0.0, self.now() - before - TICK_SECONDS)
             self._metrics.ticked(self.lag_seconds)
             self.post(seen.Tick(self.now()))
+            self._turned(self.now())
             if self.lag_seconds < LAG_SECONDS_MAX:
                 self._look_for_stalls()
 

@@ -51,6 +51,8 @@ class Address:
             return False
 
 
+#: It is written into a shell script, and so must be made of what needs no quoting.
+_PUBLIC_URL = re.compile(r"https?://(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
 
 
@@ -96,6 +98,22 @@ def _to_link_address(value: object) -> object:
     return value
 
 
+def _to_public_url(value: object) -> object:
+    if isinstance(value, str) and not _PUBLIC_URL.fullmatch(value):
+        raise ValueError(f"{value!r} is not http(s)://host or http(s)://host:port, such as https://shrk.example.org")
+    return value
+
+
+def _to_release(value: object) -> object:
+    """A folder that holds a release."""
+    if not isinstance(value, (str, Path)):
+        return value
+    folder = Path(value).expanduser().absolute()
+    if not (folder / "SHA256SUMS").is_file():
+        raise ValueError(f"{folder} has no SHA256SUMS: name the folder that make release has made, such as dist")
+    return folder
+
+
 def _default_state_dir() -> Path:
     # Root runs it as a service; anybody else gets a folder of their own without asking for rights.
     if os.geteuid() == 0:
@@ -138,6 +156,10 @@ class CoordinatorSettings(ServiceSettings):
     #: What nodes are told to dial; None: the host they enrolled with, on the link's port, which is right
     #: without a port mapping in between.
     public_link_address: Annotated[str | None, BeforeValidator(_to_link_address)] = None
+    #: This coordinator as installers and people reach it; None: the address under which they asked for the installer.
+    public_url: Annotated[str | None, BeforeValidator(_to_public_url)] = None
+    #: A release to install nodes from, as `make release` leaves it; None: GET /install says that there is none.
+    dist_dir: Annotated[Path | None, BeforeValidator(_to_release)] = None
     database_url: str = Field(default_factory=_default_database_url)
     #: Certificate chain and key for callers, PEM. None: plain HTTP, see `insecure_http`.
     tls_cert: Path | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from shrk_contract.notify import Overseer
 from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.settings import SettingsError
 from shrk_contract.state_dir import StateDirLock
@@ -78,7 +79,10 @@ class Agent:
         start: StartEngine = partial(process.start, launcher=_launcher(settings), folders=folders)
         if settings.engine is not EngineKind.SIM:
             start = partial(fetched.start, downloads=_downloads(settings), start_engine=start)
-        self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
+        turned = Overseer.of_this_process().turned
+        self.driver = Driver(
+            settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
+        )
         self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
 
     async def start(self) -> None:

@@ -63,9 +63,11 @@ class Driver:
         changed: Callable[[], None],
         memory_bytes: int = 0,
         assigned: Callable[[do.TellAssigned], None] = lambda told: None,
+        turned: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed` hears whenever coordinators or people should be told, `assigned` what became of an assignment.
-        `memory_bytes`: for all models together; 0: there is no bound."""
+        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick."""
+        self._turned = turned
         needs = (Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
         self.state = NodeState(needs, memory_bytes)
         self._assigned = assigned
@@ -99,6 +101,7 @@ class Driver:
                 if pulse.moved():
                     self.post(seen.AnswersMoved(self.now(), engine, pulse.held))
             self.post(seen.Tick(self.now()))
+            self._turned(self.now())
             await asyncio.sleep(TICK_SECONDS)
 
     def post(self, event: Event) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from shrk_contract.notify import Overseer
+
 log = structlog.get_logger("shrk.service")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,21 +40,25 @@ class Service(Protocol):
         ...
 
 
-async def run_until_signalled(service: Service) -> None:
-    """Start; on SIGINT or SIGTERM drain and stop. A second signal ends the drain.
+async def run_until_signalled(service: Service, overseer: Overseer | None = None) -> None:
+    """Start; on SIGINT or SIGTERM drain and stop. A second signal ends the drain. `overseer` hears of the beginning and
+    of the end; None: the one that started this process, if any.
 
     Raises BackgroundFailed, once everything is stopped, where a signal came from a task that failed.
     """
     # An event and not a queue: a signal that arrives as a step ends is still there for the next step to see.
     signalled = asyncio.Event()
+    overseer = overseer or Overseer.of_this_process()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, signalled.set)
     try:
         if await _unless(signalled, service.start()):
+            overseer.ready()
             await signalled.wait()
             signalled.clear()
             log.info("draining")
+            overseer.stopping()
             await _unless(signalled, service.drain())
     finally:
         try:

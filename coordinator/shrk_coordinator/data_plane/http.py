@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
@@ -137,12 +137,13 @@ class CallersHttp:
         patience: Patience | None = None,
         proxies: Sequence[IpNetwork] = (),
         buffers: bool = False,
+        routes: Mapping[str, Handler] | None = None,
     ) -> None:
-        """`proxies`: where requests must come from, besides this machine; empty: from anywhere. `buffers`: streams
-        of structured output are held back until they are whole, unless a request says otherwise."""
+        """`proxies`: where requests must come from, besides this machine; empty: anywhere. `buffers`: streams
+        of structured output are held back until whole, unless a request says otherwise. `routes`: other GETs."""
         self._requests = requests
         self._shared = Shared(links, requests, patience or Patience())
-        self._proxies = proxies
+        self._proxies, self._routes = proxies, routes or {}
         self._buffers = buffers
         self._state = state
         self._roster = state.roster
@@ -164,15 +165,14 @@ class CallersHttp:
             self._add(app, "POST", f"{prefix}/chat", self._relayed(DIALECTS[Endpoint.CHAT_COMPLETIONS]))
             self._add(app, "GET", f"{prefix}/models", self._models)
             self._add(app, "GET", f"{prefix}/models/{{model:.+}}", self._model)
-            self._add(app, "GET", f"{prefix}/nodes", self._nodes)
-            self._add(app, "GET", f"{prefix}/nodes/", self._nodes)
+            for path in ("nodes", "nodes/"):
+                self._add(app, "GET", f"{prefix}/{path}", self._nodes)
             self._add(app, "GET", f"{prefix}/nodes/{{id}}", self._node)
-            self._add(app, "GET", f"{prefix}/requests/{{id}}", self._request)
-            self._add(app, "GET", f"{prefix}/generations/{{id}}", self._request)
-        self._add(app, "GET", "/", self._root)
-        self._add(app, "GET", "/healthz", self._healthz)
-        self._add(app, "GET", "/readyz", self._readyz)
-        self._add(app, "GET", "/metrics", self._metrics_text)
+            for path in ("requests", "generations"):
+                self._add(app, "GET", f"{prefix}/{path}/{{id}}", self._request)
+        own = {"/": self._root, "/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_text}
+        for path, handler in (own | dict(self._routes)).items():
+            self._add(app, "GET", path, handler)
         app.router.add_route("*", "/{tail:.*}", self._shell("other", self._nothing_here))
         return app
 

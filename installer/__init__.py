@@ -1,0 +1,1 @@
+"""How shrk gets onto machines: the script that installs a node, and the release that it installs."""

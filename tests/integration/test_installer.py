@@ -1,0 +1,272 @@
+"""The installer as an owner meets it: one line, a node that is online; one more, and nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from shrk_coordinator.data_plane.install import refusing_script
+from support.cut import a_sandbox, harmful
+from support.installer import CLEAN, SCRIPT, Machine, a_machine, make_release
+from support.network import Network, a_network, until
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None or (shutil.which("curl") is None and shutil.which("wget") is None),
+    reason="the installer needs openssl, and curl or wget",
+)
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of this tree."""
+    folder = tmp_path_factory.mktemp("release") / "dist"
+    make_release(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+async def offering(dist: Path) -> AsyncIterator[Network]:
+    """A coordinator that serves the release; no nodes."""
+    async with a_network(dist_dir=dist) as network:
+        yield network
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A clean machine."""
+    with a_machine() as machine:
+        yield machine
+
+
+async def script_of(network: Network) -> str:
+    """What curl would give to the shell."""
+    async with aiohttp.ClientSession() as session, session.get(f"{network.root_url}/install") as answer:
+        assert answer.content_type == "text/x-shellscript"
+        return await answer.text()
+
+
+def clean() -> list[str]:
+    return sorted({"/".join(name.split("/")[: n + 1]) for name in CLEAN for n in range(name.count("/") + 1)})
+
+
+@pytest.mark.timeout(300)
+async def test_one_line_makes_a_node_and_another_removes_it(offering: Network, machine: Machine) -> None:
+    script, token = await script_of(offering), await offering.token("me")
+
+    status, said = await machine.pipe(script, SHRK_ENGINE="sim", SHRK_JOIN_TOKEN=token)
+    assert status == 0, said
+    try:
+        assert "RTX 4090" in said
+        assert "RTX 3060" in said
+        assert said.index("Plan ") < said.index("[2/5]"), "the plan comes before anything is changed"
+        assert said.splitlines()[-1].startswith("This node is online and takes requests for shark-sim.")
+        assert token not in said
+        await until(lambda: offering.serving("shark-sim") == 1, "the coordinator knows the node")
+        await answers(offering)
+        config = machine.root / "etc/shrk/config.toml"
+        assert config.stat().st_mode & 0o777 == 0o640
+        assert "temp_max = 70" in config.read_text()
+        assert token not in "".join(p.read_text() for p in (machine.root / "etc").rglob("*") if p.is_file())
+        identity = (machine.root / "var/lib/shrk/node/identity/node.json").read_text()
+        assert await version_of(machine) == "shrk 0.1.0"
+
+        config.write_text(config.read_text() + "# mine\n")
+        before = machine.files()
+        status, said = await machine.pipe(script, SHRK_ENGINE="sim")
+        assert status == 0, said
+        assert "is kept as it is" in said
+        assert machine.files() == before, "a second run changes nothing"
+        assert config.read_text().endswith("# mine\n")
+        assert (machine.root / "var/lib/shrk/node/identity/node.json").read_text() == identity
+    finally:
+        kept_status, kept_said = await machine.pipe(script, "--uninstall", "--keep-config")
+    assert kept_status == 0, kept_said
+    files = [name for name in machine.files() if (machine.root / name).is_file()]
+    assert {name.rpartition("/")[0] for name in files} == {"etc/shrk", "var/lib/shrk/node/identity"}
+    await until(lambda: offering.serving("shark-sim") == 0, "the node is gone")
+
+    status, said = await machine.pipe(script, "--uninstall", "--purge")
+    assert (status, said.splitlines()[-1]) == (0, "shrk is uninstalled")
+    assert machine.files() == clean()
+
+
+async def answers(network: Network) -> None:
+    """One request, through the coordinator, to the node that was installed."""
+    body = {"model": "shark-sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    headers = {"Authorization": f"Bearer {network.api_key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{network.base_url}/chat/completions", json=body) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        assert json.loads(await answer.text())["choices"][0]["message"]["content"]
+
+
+async def version_of(machine: Machine) -> str:
+    process = await asyncio.create_subprocess_exec(
+        str(machine.root / "usr/local/bin/shrk"), "--version", stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    return said.decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engine", "gpu"], "--engine gpu is none of vllm, cpu, sim, none"),
+        (["--temp-max", "96"], "40 to 95"),
+        (["--temp-max", "39"], "40 to 95"),
+        (["--temp-max", "70;id"], "40 to 95"),
+        (["--schedule", '22:00-08:00"\nengine = "x'], "such as 22:00-08:00"),
+        (["--when", "never"], "always or idle"),
+        (["--token", "a b"], "the join token is damaged"),
+        (["--tokn", "x"], "--tokn is not an option"),
+        (["--token"], "--token needs a value"),
+        (["--purge"], "go with --uninstall"),
+        (["--uninstall", "--purge", "--keep-config"], "choose one"),
+    ],
+)
+async def test_wrong_options_change_nothing_and_end_with_2(machine: Machine, options: list[str], words: str) -> None:
+    script = SCRIPT.read_text().replace("@SHRK_URL@", "http://127.0.0.1:9")
+    status, said = await machine.pipe(script, *options)
+    assert (status, words in said, "not installed" in said) == (2, True, True), said
+    assert machine.files() == clean()
+
+
+async def test_a_dry_run_shows_the_plan_and_changes_nothing(offering: Network, machine: Machine) -> None:
+    status, said = await machine.pipe(await script_of(offering), "--dry-run", SHRK_ENGINE="sim")
+    assert status == 0, said
+    assert "temp_max 70" in said
+    assert machine.files() == clean()
+    assert list((machine.folder / "tmp").iterdir()) == []
+
+
+async def test_a_payout_address_with_a_wrong_digit_stops_it(offering: Network, machine: Machine) -> None:
+    right = "0x52908400098527886E0F7030069857D2E4169EE7"
+    script = await script_of(offering)
+    status, said = await machine.pipe(script, "--dry-run", "--payout", right.replace("52", "53"), SHRK_ENGINE="sim")
+    assert (status, "not installed" in said, "checksum" in said) == (1, True, True), said
+    status, said = await machine.pipe(script, "--dry-run", "--payout", right, SHRK_ENGINE="sim")
+    assert (status, right in said) == (0, True), said
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("no token", [], "a join token is needed"),
+        ("a token of another coordinator", ["--token", "shrk_join_abc.9101.AAAA.00000000"], "another coordinator's"),
+        ("another version", ["--version", "9.9.9"], "version 9.9.9 was asked for"),
+    ],
+)
+async def test_what_cannot_work_stops_before_the_download(
+    offering: Network, machine: Machine, name: str, options: list[str], words: str
+) -> None:
+    status, said = await machine.pipe(await script_of(offering), *options, SHRK_ENGINE="sim")
+    assert (status, words in said, "not installed" in said, "[1/5]" in said) == (1, True, True, False), (name, said)
+    assert machine.files() == clean()
+
+
+@pytest.mark.parametrize(
+    ("program", "says", "words"),
+    [
+        ("uname", "Darwin", "macOS is not supported yet"),
+        ("uname", "MINGW64_NT", "Windows is not supported yet"),
+        ("uname", "FreeBSD", "FreeBSD is not supported yet"),
+        ("nvidia-smi", "", "--engine cpu serves from the processor"),
+    ],
+)
+async def test_a_machine_that_is_not_for_it_is_told_so(
+    offering: Network, machine: Machine, program: str, says: str, words: str
+) -> None:
+    (machine.folder / "bin" / program).write_text(f"#!/bin/sh\n{f'echo {says}' if says else 'exit 9'}\n")
+    (machine.folder / "bin" / program).chmod(0o755)
+    status, said = await machine.pipe(await script_of(offering), "--token", await offering.token("x"))
+    assert (status, words in said, "not installed" in said) == (1, True, True), said
+    assert machine.files() == clean()
+
+
+@pytest.mark.parametrize(("path", "words"), [(".dockerenv", "Docker"), ("run/openrc", "OpenRC")])
+async def test_docker_and_openrc_are_not_supported_yet(
+    offering: Network, machine: Machine, path: str, words: str
+) -> None:
+    (machine.root / path).mkdir(parents=True)
+    before = machine.files()
+    status, said = await machine.pipe(await script_of(offering), SHRK_ENGINE="sim")
+    assert (status, words in said, "not supported yet" in said, "not installed" in said) == (1, True, True, True), said
+    assert machine.files() == before
+
+
+async def test_files_that_the_release_key_did_not_sign_are_not_installed(
+    offering: Network, dist: Path, machine: Machine
+) -> None:
+    script = await script_of(offering)
+    await asyncio.to_thread(make_release, machine.folder / "other" / "dist")
+    signature = dist / "SHA256SUMS.sig"
+    right = signature.read_bytes()
+    signature.write_bytes((machine.folder / "other" / "dist" / "SHA256SUMS.sig").read_bytes())
+    try:
+        status, said = await machine.pipe(script, SHRK_ENGINE="sim", SHRK_JOIN_TOKEN=await offering.token("x"))
+    finally:
+        signature.write_bytes(right)
+    assert (status, "not by the release key" in said, "not installed" in said) == (1, True, True), said
+    assert machine.files() == clean()
+
+
+async def test_a_failure_half_way_leaves_nothing(offering: Network, machine: Machine) -> None:
+    (machine.folder / "empty").mkdir()
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(machine.folder / "empty"), "PIP_CONFIG_FILE": "/dev/null"}
+    token = await offering.token("x")
+    status, said = await machine.pipe(await script_of(offering), "--engine", "sim", "--token", token, **nowhere)
+    assert (status, "[2/5]" in said) == (1, True), said
+    assert said.splitlines()[-1].startswith("shrk: not installed: pip could not install")
+    assert machine.files() == clean()
+    assert list((machine.folder / "tmp").iterdir()) == []
+
+
+async def test_a_copy_that_no_coordinator_served_says_how_to_get_one(machine: Machine) -> None:
+    status, said = await machine.pipe(SCRIPT.read_text(), SHRK_ENGINE="sim")
+    assert (status, "not installed" in said, "COORDINATOR/install" in said) == (1, True, True), said
+    assert machine.files() == clean()
+
+
+def test_a_script_that_is_cut_off_does_nothing() -> None:
+    script = SCRIPT.read_bytes()
+    assert not script.endswith(b"\n"), "its last byte is what starts it"
+    before, _, _ = script.decode().partition("\n{\n")
+    assert all(line.startswith("#") or not line for line in before.splitlines()), "the rest is one group in braces"
+    # Where a name is cut off it may be another command's: `find_python` after four bytes.
+    names = {match.end(1) for match in re.finditer(rb"^(find|set)_?\w+\(\)", script, re.MULTILINE)}
+    assert names, "there are such names"
+    sample = {*names, *range(0, len(script), 251), *range(len(script) - 300, len(script))}
+    assert harmful(script, sorted(sample)) == {}
+
+
+def test_a_script_that_is_whole_is_seen_to_do_something() -> None:
+    script = SCRIPT.read_bytes()
+    assert "called" in harmful(script, [len(script)])[len(script)]
+
+
+def test_a_refusal_that_is_cut_off_does_nothing_either() -> None:
+    script = refusing_script("it isn't here").encode()
+    with a_sandbox() as sandbox:
+        assert [n for n in range(len(script)) if sandbox.harm(script[:n])] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("dash", "-n"), ("busybox", "sh", "-n"), ("bash", "--posix", "-n"), ("shellcheck", "-s", "sh")],
+    ids=" ".join,
+)
+def test_shells_and_shellcheck_have_nothing_to_say(command: tuple[str, ...]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not on this machine: apt install {command[0]}")
+    ran = subprocess.run([*command, str(SCRIPT)], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
