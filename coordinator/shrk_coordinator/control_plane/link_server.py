@@ -71,11 +71,20 @@ Admit = Callable[[Context], Awaitable[Admitted | Refusal]]
 class LinkServer(link_pb2_grpc.LinkServiceServicer):
     """Serves links until `stop`."""
 
-    def __init__(self, links: Links, admit: Admit, post: Callable[[Event], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        admit: Admit,
+        post: Callable[[Event], None],
+        now: Callable[[], float],
+        asked: Callable[[Link, link_pb2.NodeFrame], None] = lambda link, frame: None,
+    ) -> None:
+        """`asked` hears what nodes ask about themselves."""
         self._links = links
         self._admit = admit
         self._post = post
         self._now = now
+        self._asked = asked
         self._closing: dict[int, asyncio.Event] = {}
         self._stopping = False
 
@@ -143,6 +152,7 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             self._now,
             write,
             self._close_soon,
+            self._asked,
         )
         closing = self._closing[link.id] = asyncio.Event()
         self._links.add(link)

@@ -6,6 +6,7 @@ the simulation can drive it without a socket.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -71,7 +72,9 @@ class Link:
         now: Callable[[], float],
         write: Callable[[list[CoordinatorFrame]], Awaitable[None]],
         on_refused: Callable[[Link], None],
+        on_asked: Callable[[Link, link_pb2.NodeFrame], None] = lambda link, frame: None,
     ) -> None:
+        """`on_asked` hears what a node asks about itself: its verdict, or a probe."""
         self.id = link_id
         self.node_id = node_id
         #: Serial of the certificate it opened with.
@@ -83,9 +86,13 @@ class Link:
         self.refusal: Refusal | None = None
         self.frames_received = 0
         self.batches_received = 0
+        #: When its node was told its verdict, in monotonic seconds; and whether one more is due.
+        self.verdict_told_at = -math.inf
+        self.verdict_due = False
         self._post = post
         self._now = now
         self._on_refused = on_refused
+        self._on_asked = on_asked
         self._heard_at = now()
 
     def send(self, frame: CoordinatorFrame, body_bytes: int = 0) -> None:
@@ -161,6 +168,12 @@ class Link:
                 self._post(seen.NodeAssigned(now, self.node_id, self.id, result.revision, outcomes))
             case "drain":
                 self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
+            case "ask_verdict":
+                self._on_asked(self, frame)
+            case "probe":
+                if len(frame.probe.model) > NAME_LENGTH_MAX:
+                    raise ContractBroken("a probe of a model whose name is longer than any")
+                self._on_asked(self, frame)
             case "hello":
                 raise ContractBroken("a second hello on one link")
             case _:
