@@ -27,13 +27,15 @@ from shrk_node_agent.engine.launch import Launcher
 from shrk_node_agent.engine.sweep import sweep
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.link import identity as identities
-from shrk_node_agent.link.dial import Dialler
+from shrk_node_agent.link.dial import Dialler, LinkStatus
 from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
+from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
+from shrk_node_agent.verdicts import Verdicts
 
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
 #: then says which attempts it has moved.
@@ -65,7 +67,8 @@ class Agent:
         self._run_dir = folders.run
         start = partial(process.start, launcher=_launcher(settings), folders=folders)
         self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
-        self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
+        verdicts = Verdicts(self._questions, self._link_status)
+        self._control = ControlSocket(settings.state_dir / "control.sock", self._status, verdicts.routes())
 
     async def start(self) -> None:
         """Open everything; what was opened is closed again when a later step fails."""
@@ -174,8 +177,14 @@ class Agent:
 
     def _status(self) -> dict[str, object]:
         node_id = self._identity.node_id if self._identity else ""
-        link = self._dialler.status if self._dialler else None
-        return status.document(self.driver, node_id, self._settings.name, link)
+        return status.document(self.driver, node_id, self._settings.name, self._link_status())
+
+    def _link_status(self) -> LinkStatus | None:
+        return self._dialler.status if self._dialler else None
+
+    def _questions(self) -> Questions | None:
+        session = self._dialler.session if self._dialler else None
+        return session.questions if session else None
 
     def _report(self) -> Report:
         self._report_sequence += 1

@@ -46,7 +46,9 @@ class NoAnswer(Exception):
     exit_code = 7
 
     def __init__(self, path: str, seconds: float) -> None:
-        super().__init__(f"The node agent did not answer {path} within {seconds:g} s. Read its log: is the machine busy?")
+        super().__init__(
+            f"The node agent did not answer {path} within {seconds:g} s. Read its log: is the machine busy?"
+        )
 
 
 class Refused(Exception):

@@ -207,6 +207,7 @@ class Dialler:
         if welcome.WhichOneof("frame") != "welcome":
             raise CoordinatorBrokeContract("the first frame is no welcome")
         session = self.session = Session(self._port, write)
+        session.questions.coordinator_minor = welcome.welcome.protocol.minor
         self.status.links += 1
         self._welcomed_at = self._monotonic()
         interval = welcome.welcome.report_interval_ms / 1000 or REPORT_INTERVAL_SECONDS
@@ -226,6 +227,7 @@ class Dialler:
             )
         finally:
             self.session = None
+            session.questions.end()
             self._lost(session)
 
     async def _read_batches(self, call: Any, session: Session) -> None:
