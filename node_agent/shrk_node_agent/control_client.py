@@ -1,15 +1,19 @@
 """Asks the agent that runs on this machine, through its control socket.
 
-Standard library only: it is loaded before `shrk why` and its like print anything.
+Light to import: it is loaded before `shrk why` and its like print anything.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from shrk_contract.trouble import Trouble
 
 #: An agent answers from memory, within milliseconds; one whose machine swaps may take seconds.
 SECONDS_MAX = 10.0
@@ -17,11 +21,10 @@ SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 
 
-class NotRunning(Exception):
+class NotRunning(Trouble):
     """No agent runs with this folder. `str()` says which, and what to do."""
 
-    #: What the command ends with.
-    exit_code = 3
+    exit_code: ClassVar[int] = 3
 
     def __init__(self, state_dir: Path, why: str) -> None:
         self.state_dir = state_dir
@@ -31,19 +34,19 @@ class NotRunning(Exception):
         )
 
 
-class NotAllowed(Exception):
+class NotAllowed(Trouble):
     """The agent belongs to another user. `str()` says what to do."""
 
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} belongs to another user: run the command as that user, or with sudo")
 
 
-class NoAnswer(Exception):
+class NoAnswer(Trouble):
     """The agent took the question and did not answer it in time. `str()` says what to do."""
 
-    exit_code = 7
+    exit_code: ClassVar[int] = 7
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(
@@ -51,7 +54,7 @@ class NoAnswer(Exception):
         )
 
 
-class Refused(Exception):
+class Refused(Trouble):
     """The agent will not or cannot: `status` is HTTP's, `answer` its JSON, with what happened under "error"."""
 
     def __init__(self, status: int, answer: dict[str, Any]) -> None:
@@ -70,6 +73,29 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def running_in(flag: Path | None) -> Path:
+    """The folder of this machine's agent: the one that is named, or SHRK_STATE_DIR, or the settings file's, or the
+    default. Settings that are wrong in other ways do not matter here: the agent that runs may have others."""
+    named = flag or os.environ.get("SHRK_STATE_DIR") or _of_settings_file()
+    return Path(named).expanduser().absolute() if named else default_folder()
+
+
+def default_folder() -> Path:
+    """Where an agent keeps its things unless it is told otherwise: of root as a service, of anybody else as their own."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/shrk/node")
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "shrk" / "node"
+
+
+def _of_settings_file() -> str | None:
+    try:
+        settings = tomllib.loads(Path(os.environ.get("SHRK_CONFIG") or "/etc/shrk/config.toml").read_text())
+    except (OSError, ValueError):
+        return None  # there is none, or `shrk doctor` says what is wrong with it
+    folder = settings.get("state_dir")
+    return folder if isinstance(folder, str) else None
 
 
 def ask(
