@@ -83,7 +83,7 @@ def running_in(flag: Path | None) -> Path:
 
 
 def default_folder() -> Path:
-    """Where an agent keeps its things unless it is told otherwise: of root as a service, of anybody else as their own."""
+    """Where an agent keeps its things unless it is told otherwise: one of root is the service."""
     if os.geteuid() == 0:
         return Path("/var/lib/shrk/node")
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "shrk" / "node"

@@ -97,6 +97,7 @@ class Verdicts:
             "next_action": verdict.next_action,
             "since_seconds": verdict.since_ms / 1000,
             "address": verdict.address,
+            "at_unix_ms": verdict.at_unix_ms,
             "checks": [_check(check) for check in verdict.checks],
         }
 
@@ -130,6 +131,7 @@ class Verdicts:
             "next_action": next_action,
             "since_seconds": 0.0,
             "address": "",
+            "at_unix_ms": None,
             "checks": [_failed("connected", reason, next_action)] if problem is Problem.NOT_LINKED else [],
         }
 
