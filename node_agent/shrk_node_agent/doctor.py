@@ -109,9 +109,12 @@ def examine(
         found.exit_code = 1
         return found
     except Trouble as trouble:
-        next_action = "shrk start" if isinstance(trouble, NotRunning) else "See its log: shrk logs"
-        found.machine.append(Line("agent", Mark.FAILED, str(trouble), next_action))
-        found.exit_code = 3 if isinstance(trouble, NotRunning) else 1
+        found.exit_code = 1
+        line = Line("agent", Mark.FAILED, str(trouble), "See its log: shrk logs")
+        if isinstance(trouble, NotRunning):
+            found.exit_code = 3
+            line = Line("agent", Mark.FAILED, f"it does not run: {trouble.why}", "shrk start")
+        found.machine.append(line)
         return found
     if not found.eligible or checklist.failed(found.token):
         found.exit_code = 4

@@ -1,6 +1,6 @@
 """`shrk netcheck`: the way from this machine to its coordinator, step by step, and the direction that fails.
 
-Exit codes: 0 the way is open, 1 it is not, 5 the settings cannot be used.
+Exit codes: 0 the way is open, 1 it is not.
 """
 
 from __future__ import annotations
@@ -71,21 +71,18 @@ def netcheck(
 
 
 def _way(controller: str | None, folder: Path) -> Way:
-    """Raises SettingsError, and Trouble where the identity is damaged."""
-    from shrk_contract.settings import load
+    """Raises Trouble where the identity is damaged."""
     from shrk_contract.trouble import Trouble
+    from shrk_node_agent.control_client import setting
     from shrk_node_agent.link import identity as identities
-    from shrk_node_agent.settings import AgentSettings
 
-    settings = load(AgentSettings, controller=controller, state_dir=folder)
     identity_folder = folder / "identity"
     try:
         identity = identities.load(identity_folder)
     except identities.IdentityError as error:
         raise Trouble(str(error)) from error
-    named = settings.controller or (identity.link_addresses[0] if identity else "")
-    token = settings.join_token.get_secret_value() if settings.join_token is not None else ""
-    return Way(named, identity, identity_folder, token)
+    named = controller or setting("controller") or (identity.link_addresses[0] if identity else "")
+    return Way(named, identity, identity_folder, setting("join_token"))
 
 
 async def check(way: Way, ask: Ask, clock: Callable[[], float]) -> list[Line]:
@@ -134,6 +131,7 @@ def _seen_from_there(ask: Ask, clock: Callable[[], float]) -> list[Line]:
     """What the agent and the coordinator know of the link that is open now."""
     from shrk_contract.trouble import Trouble
     from shrk_node_agent.checklist import Line, Mark
+    from shrk_node_agent.control_client import NotRunning
 
     inward = Line(
         "from_there", Mark.SKIPPED, "the coordinator opens no connection to this machine: nodes only dial out"
@@ -146,7 +144,8 @@ def _seen_from_there(ask: Ask, clock: Callable[[], float]) -> list[Line]:
         began = clock()
         answer = ask("GET", "/why", WHY_SECONDS_MAX)
     except Trouble as trouble:
-        return [Line("link", Mark.SKIPPED, f"no agent could be asked for its link: {trouble}"), inward]
+        why = f"the agent does not run: {trouble.why}" if isinstance(trouble, NotRunning) else str(trouble)
+        return [Line("link", Mark.SKIPPED, why), inward]
     if answer["problem"]:
         return [Line("link", Mark.FAILED, answer["reason"], answer["next_action"]), inward]
     took = f"it is open; the coordinator answers over it within {(clock() - began) * 1000:.0f} ms"

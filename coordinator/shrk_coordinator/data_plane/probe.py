@@ -20,7 +20,7 @@ from shrk_coordinator.data_plane.dialects.dialect import Envelope
 from shrk_coordinator.data_plane.order import Call
 from shrk_coordinator.data_plane.relay import Relay, Shared
 from shrk_coordinator.state import effects as do
-from shrk_coordinator.state.events import NodeId, ProbeArrived, RequestId, StreamId
+from shrk_coordinator.state.events import FailureDetail, NodeId, ProbeArrived, RequestId, StreamId
 from shrk_coordinator.state.probing import NotAsked, Probed, Target, explained, target
 from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.streams import RequestPort
@@ -59,6 +59,8 @@ class ProbeRelay(Relay):
         self.tokens = 0
         #: Why the node was not asked, in placement's words; None where it was.
         self.not_asked: str | None = None
+        #: What the node, or its loss, ended it with.
+        self.failure: FailureDetail | None = None
 
     async def until_ended(self) -> None:
         """Return when the answer is whole, or will not become so."""
@@ -69,6 +71,11 @@ class ProbeRelay(Relay):
         if isinstance(effect.why, do.NoNode):
             self.not_asked = effect.why.counts[0][0] if effect.why.counts else ""
         super().refused(effect)
+
+    def failed(self, effect: do.FailRequest) -> None:
+        """The node was asked, and no token came of it."""
+        self.failure = effect.failure
+        super().failed(effect)
 
     def _take(self, piece: link_pb2.Piece, part: bytes, first: bool) -> None:
         self.tokens += piece.tokens
@@ -143,8 +150,11 @@ class Prober:
         if relay.not_asked is not None:
             why = explained(self._roster, node_id, relay.not_asked, self._requests.now())
             return Probed(False, why.reason, why.next_action, what.model)
+        if relay.failure is not None:
+            return Probed(False, relay.failure.message, "See what the engine does: shrk logs", what.model)
         if relay.error is not None:
-            return Probed(False, relay.error.message, "See what the engine does: shrk logs", what.model)
+            # The coordinator's own: it stops, or has no memory left.
+            return Probed(False, relay.error.message, "Try again in a moment.", what.model)
         assert relay.spoke_at is not None, "an answer without anything in it is not whole"
         # A whole millisecond at least: 0 says that none came.
         return Probed(True, model=what.model, first_token_ms=max(1, round((relay.spoke_at - began) * 1000)))
