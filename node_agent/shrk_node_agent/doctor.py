@@ -104,6 +104,9 @@ def examine(
             found.token.append(Line("token", Mark.SKIPPED, "none was asked for (--quick)", "shrk doctor"))
         else:
             _look_at_token(found, ask("POST", "/probe", {"model": model}, PROBE_SECONDS_MAX))
+            if found.first_token_ms is not None and not found.eligible:
+                # A token makes a node well that was left alone after failures.
+                _look_at_verdict(found, ask("GET", "/why", None, WHY_SECONDS_MAX))
     except Refused as trouble:
         found.token.append(Line("token", Mark.FAILED, str(trouble), "Correct the question."))
         found.exit_code = 1
@@ -128,7 +131,7 @@ def _look_at_verdict(found: Findings, answer: dict[str, Any]) -> None:
     from shrk_node_agent.checklist import Line, Mark
 
     found.eligible = answer["eligible"]
-    found.coordinator += checklist.of_verdict(answer["checks"])
+    found.coordinator = checklist.of_verdict(answer["checks"])
     if not answer["checks"]:
         found.coordinator.append(Line("verdict", Mark.FAILED, answer["reason"], answer["next_action"]))
     elif not answer["eligible"] and not checklist.failed(found.coordinator):

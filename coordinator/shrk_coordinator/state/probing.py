@@ -116,19 +116,25 @@ def target(roster: Roster, node_id: NodeId, model: str, now: float) -> Target | 
         if all(engine.model != model for engine in engines):
             served = ", ".join(f"'{name}'" for name in sorted(node.offers)) or "none"
             return NotAsked(f"it does not have '{model}' among its models; it serves {served}", "Name one of those.")
-        return _of_check(roster, node, now, CheckName.MODELS) or NotAsked(f"it does not serve '{model}' now", "Wait.")
+        return _not_serving(roster, node, now)
     able = [
         (name, asked) for name in sorted(node.offers) if (not model or name == model) and (asked := _way(node, name))
     ]
     if not able:
-        if node.offers:
-            return NotAsked(*_PLAIN[Reason.ENDPOINT])
-        plain = NotAsked("it serves no model now", "Wait until one is loaded: shrk status")
-        return _of_check(roster, node, now, CheckName.MODELS) or plain
+        return NotAsked(*_PLAIN[Reason.ENDPOINT]) if node.offers else _not_serving(roster, node, now)
     open_now = [
         (name, asked) for name, asked in able if why_not(node, node.offers[name], Wish(name, asked, now)) is None
     ]
     return Target(*(open_now or able)[0])
+
+
+def _not_serving(roster: Roster, node: Node, now: float) -> NotAsked:
+    """What the node is instead; of one that serves other models, what became of this one."""
+    verdict = judge(roster, node, now)
+    if not node.offers and verdict.reason:
+        return NotAsked(verdict.reason, verdict.next_action)
+    wait = NotAsked("it does not serve the model now", "Wait until it is loaded: shrk status")
+    return _of_check(roster, node, now, CheckName.MODELS) or wait
 
 
 def _way(node: Node, model: str) -> Endpoint | None:

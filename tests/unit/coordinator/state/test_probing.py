@@ -260,4 +260,15 @@ def test_a_node_that_paused_meanwhile_explains_itself() -> None:
     paused = replace(a_report("m", state=State.PAUSED), status=status)
     state.handle(seen.NodeHello(0.0, "a", link, 1, owner="o"))
     state.handle(seen.NodeReported(0.0, "a", link, paused))
-    assert isinstance(target(state.roster, "a", "", 0.0), NotAsked)
+    assert target(state.roster, "a", "", 0.0) == NotAsked("its owner plays a game", "shrk resume")
+
+
+def test_a_node_that_stops_is_told_as_that_and_not_as_what_became_of_its_models() -> None:
+    state = a_state("a")
+    link = state.roster.nodes["a"].link
+    assert link is not None
+    state.handle(seen.NodeDraining(0.0, "a", link, 60.0))
+    state.handle(seen.NodeReported(0.0, "a", link, a_report("m", state=State.DRAINING)))
+    why = target(state.roster, "a", "m", 0.0)
+    assert isinstance(why, NotAsked)
+    assert why.reason.startswith("its agent is stopping")
