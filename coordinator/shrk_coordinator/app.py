@@ -68,7 +68,6 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@functools.lru_cache(maxsize=PSEUDONYMS_MAX)
 class Coordinator:
     """One coordinator, from `start` to `stop`."""
 
@@ -150,7 +149,7 @@ class Coordinator:
             self.links,
             self.driver.state,
             authenticate,
-            pseudonym,
+            functools.lru_cache(maxsize=PSEUDONYMS_MAX)(pseudonym),
             self.metrics,
             proxies=settings.behind_proxy,
             buffers=settings.structured_output == "buffer",
