@@ -17,6 +17,7 @@ from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.breaker import FAILURES_MAX
 from shrk_node_agent.control_client import ask
 from support.network import NodeProcess, a_network, until
+from support.raw_coordinated_agent import coordinated_agent
 
 
 async def shrk(node: NodeProcess, *words: str) -> tuple[int, str]:
@@ -116,7 +117,8 @@ async def test_a_node_whose_model_is_unloaded_runs_and_is_not_eligible() -> None
         code, found = await asked(node, "doctor")
         assert code == 4
         [token] = [check for check in found["checks"] if check["name"] == "token"]
-        assert (token["mark"], "is paused" in token["reason"]) == ("failed", True)
+        assert (token["mark"], token["reason"]) == ("failed", answer["reason"])
+        assert token["next_action"] == answer["next_action"]
 
 
 async def test_a_breaker_that_is_open_is_told_with_what_failed_and_when_it_is_tried_again() -> None:
@@ -166,6 +168,16 @@ async def test_a_draining_node_says_so_and_one_that_is_gone_ends_with_3() -> Non
             code, said = await shrk(node, command)
             assert code == 3, said
             assert "not run" in said
+
+
+async def test_a_coordinator_that_is_too_old_to_tell_is_named_at_once() -> None:
+    async with coordinated_agent() as old:
+        folder = old.agent._settings.state_dir
+        why = await asyncio.to_thread(ask, folder, "GET", "/why")
+        probed = await asyncio.to_thread(ask, folder, "POST", "/probe", {})
+        assert (why["problem"], why["reason"]) == ("old_coordinator", "the coordinator is too old to tell")
+        assert (probed["problem"], probed["passed"]) == ("old_coordinator", False)
+        assert old.of("ask_verdict") == old.of("probe") == []
 
 
 async def test_without_a_coordinator_the_direction_that_fails_is_named() -> None:
