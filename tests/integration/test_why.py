@@ -148,9 +148,11 @@ async def test_a_breaker_that_is_open_is_told_with_what_failed_and_when_it_is_tr
 
 async def test_a_draining_node_says_so_and_one_that_is_gone_ends_with_3() -> None:
     async with a_network() as network:
-        node = await network.add_simulated("attic", first_token_ms=20_000)
+        node = await network.add_simulated("attic", tokens_per_second=2.0)
         await network.until_serving("m", 1)
+        # Minutes long: the drain waits for it.
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        body |= {"max_tokens": 500, "ignore_eos": True}
         async with network.session() as session:
             asking = asyncio.ensure_future(session.post(f"{network.base_url}/chat/completions", json=body))
             await until(lambda: bool(network.coordinator.driver.state.attempts.by_stream), "it works")
