@@ -28,9 +28,12 @@ from shrk_coordinator.control_plane.enrolment import EnrolmentServicer, LinkAddr
 from shrk_coordinator.control_plane.link_server import LinkServer, serve_links
 from shrk_coordinator.control_plane.links import Links
 from shrk_coordinator.control_plane.ports import PortBusy
+from shrk_coordinator.control_plane.questions import Questions
 from shrk_coordinator.control_plane.renewal import Renewals
 from shrk_coordinator.data_plane.http import CallersHttp
 from shrk_coordinator.data_plane.install import Installation, Release
+from shrk_coordinator.data_plane.probe import Prober
+from shrk_coordinator.data_plane.relay import Shared
 from shrk_coordinator.data_plane.tls import CallersTls
 from shrk_coordinator.driver import Driver
 from shrk_coordinator.metrics import Metrics
@@ -108,13 +111,21 @@ class Coordinator:
 
     async def _open_links(self, authority: Authority, store: Store, renewals: Renewals) -> int:
         door = Door(store.admission, store.revoked_after, unix_ms)
+        questions = self._questions()
+        self._stack.push_async_callback(questions.stop)
         servicer = self._link_server = LinkServer(
-            self.links, door.admit, self.driver.post, self.driver.now, renewals.on_link
+            self.links, door.admit, self.driver.post, self.driver.now, renewals.on_link, questions.asked
         )
         server, port = await serve_links(servicer, authority.link_credentials(), self._settings.link_listen)
         self._stack.push_async_callback(_stop_grpc, server)
         await self._stack.enter_async_context(running(door.watch(self.links), "revocations"))
         return port
+
+    def _questions(self) -> Questions:
+        """What nodes ask about themselves, and who answers."""
+        driver, roster = self.driver, self.driver.state.roster
+        prober = Prober(driver, Shared(self.links, driver), roster, os.urandom, unix_ms)
+        return Questions(roster, prober, driver.now, unix_ms, driver.later)
 
     async def _open_enrolment(self, authority: Authority, store: Store, link_port: int, renewals: Renewals) -> int:
         addresses = LinkAddresses(port=link_port, public=self._settings.public_link_address)

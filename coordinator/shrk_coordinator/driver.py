@@ -99,7 +99,7 @@ class Driver:
 
     # --- requests --------------------------------------------------------------------------------
 
-    def open(self, request: RequestPort, arrived: seen.RequestArrived) -> None:
+    def open(self, request: RequestPort, arrived: seen.RequestArrived | seen.ProbeArrived) -> None:
         """A request wants a node; its port hears what becomes of it."""
         self._requests[arrived.request_id] = request
         self._idle.clear()

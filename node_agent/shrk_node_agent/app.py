@@ -34,16 +34,18 @@ from shrk_node_agent.engine.sweep import sweep
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.hangup import answering_hangup
 from shrk_node_agent.link import identity as identities
-from shrk_node_agent.link.dial import Dialler
+from shrk_node_agent.link.dial import Dialler, LinkStatus
 from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
 from shrk_node_agent.link.joining import known_identity
+from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.reload import LastReload, compare, merged
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
+from shrk_node_agent.verdicts import Verdicts
 
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
 #: then says which attempts it has moved.
@@ -83,7 +85,8 @@ class Agent:
         self.driver = Driver(
             settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
         )
-        self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
+        verdicts = Verdicts(self._questions, self._link_status)
+        self._control = ControlSocket(settings.state_dir / "control.sock", self._status, verdicts.routes())
 
     async def start(self) -> None:
         """Open everything; what was opened is closed again when a later step fails."""
@@ -209,9 +212,15 @@ class Agent:
 
     def _status(self) -> dict[str, object]:
         node_id = self._identity.node_id if self._identity else ""
-        link = self._dialler.status if self._dialler else None
-        told = status.document(self.driver, node_id, self._settings.name, link)
+        told = status.document(self.driver, node_id, self._settings.name, self._link_status())
         return told | {"settings": self._last_reload.document()}
+
+    def _link_status(self) -> LinkStatus | None:
+        return self._dialler.status if self._dialler else None
+
+    def _questions(self) -> Questions | None:
+        session = self._dialler.session if self._dialler else None
+        return session.questions if session else None
 
     def _report(self) -> Report:
         self._report_sequence += 1

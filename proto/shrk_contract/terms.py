@@ -10,6 +10,8 @@ from enum import StrEnum
 PROTOCOL = (1, 1)
 #: From this minor on agents renew their certificates by themselves, and coordinators answer.
 RENEWS_SINCE_MINOR = 1
+#: From this minor on a coordinator tells a node its verdict, and probes it, when it is asked to.
+VERDICT_MINOR = 1
 
 #: Every coordinator certificate carries this DNS name and every agent checks for it: then addresses,
 #: NAT and the world's DNS do not matter.
@@ -40,6 +42,11 @@ SILENCE_SECONDS_MAX = 15.0
 #: A node with attempts under way says something at least this often, if only by an empty batch: a long prompt is
 #: silent for minutes, and a dead line must not pass for one. An empty batch costs some 60 bytes.
 HEARTBEAT_SECONDS = 1.0
+
+#: What a node is told of itself (`shrk why`), at most so often; and how long the one token may take that is asked of it
+#: on its owner's behalf (`shrk doctor`): a full context is read before it, on a slow home GPU with a queue.
+VERDICT_INTERVAL_SECONDS = 1.0
+PROBE_SECONDS_MAX = 60.0
 
 #: HTTP/2 keepalive of the link, sent by the agent so that NAT tables keep the path open.
 KEEPALIVE_INTERVAL_MS = 20_000

@@ -82,14 +82,16 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
         post: Callable[[Event], None],
         now: Callable[[], float],
         renew: Renew | None = None,
+        asked: Callable[[Link, link_pb2.NodeFrame], None] = lambda link, frame: None,
     ) -> None:
-        """Without `renew` nobody gets another certificate."""
+        """Without `renew` nobody gets another certificate; `asked` hears what nodes ask about themselves."""
         self._renew = renew
         self._renewing: set[asyncio.Task[None]] = set()
         self._links = links
         self._admit = admit
         self._post = post
         self._now = now
+        self._asked = asked
         self._closing: dict[int, asyncio.Event] = {}
         self._stopping = False
 
@@ -170,6 +172,7 @@ class LinkServer(link_pb2_grpc.LinkServiceServicer):
             write,
             self._close_soon,
             self._renew_soon,
+            self._asked,
         )
         closing = self._closing[link.id] = asyncio.Event()
         self._links.add(link)

@@ -6,6 +6,7 @@ the simulation can drive it without a socket.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -76,8 +77,10 @@ class Link:
         write: Callable[[list[CoordinatorFrame]], Awaitable[None]],
         on_refused: Callable[[Link], None],
         on_renew: Callable[[Link, str], None] = lambda link, csr_pem: None,
+        on_asked: Callable[[Link, link_pb2.NodeFrame], None] = lambda link, frame: None,
     ) -> None:
-        """`on_renew` hears that the node wants another certificate, for this signing request."""
+        """`on_renew` hears that the node wants another certificate, for this signing request; `on_asked` what it asks
+        about itself: its verdict, or a probe."""
         self.id = link_id
         self.node_id = node_id
         #: Serial of the certificate it opened with.
@@ -89,11 +92,15 @@ class Link:
         self.refusal: Refusal | None = None
         self.frames_received = 0
         self.batches_received = 0
+        #: When its node was told its verdict, in monotonic seconds; and whether one more is due.
+        self.verdict_told_at = -math.inf
+        self.verdict_due = False
         self._post = post
         self._now = now
         self._on_refused = on_refused
         self._on_renew = on_renew
         self._renewals = 0
+        self._on_asked = on_asked
         self._heard_at = now()
 
     def send(self, frame: CoordinatorFrame, body_bytes: int = 0) -> None:
@@ -171,6 +178,12 @@ class Link:
                 self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
             case "renew":
                 self._renew(frame.renew.csr_pem)
+            case "ask_verdict":
+                self._on_asked(self, frame)
+            case "probe":
+                if len(frame.probe.model) > NAME_LENGTH_MAX:
+                    raise ContractBroken("a probe of a model whose name is longer than any")
+                self._on_asked(self, frame)
             case "hello":
                 raise ContractBroken("a second hello on one link")
             case _:

@@ -19,6 +19,7 @@ from shrk_coordinator.state.dispatch import Dispatch
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import Event, FailureDetail
 from shrk_coordinator.state.journal import Journal
+from shrk_coordinator.state.probing import Probing
 from shrk_coordinator.state.request import Attempt
 from shrk_coordinator.state.roster import Node, Roster
 
@@ -40,6 +41,7 @@ class CoordinatorState:
         self.roster = Roster()
         self._dispatch = Dispatch(self.roster, dice or InTurn())
         self.assigning = Assigning(self.roster, self.attempts.waiting, term)
+        self._probing = Probing(self.roster, self._dispatch.asking)
         self._ticked_at = 0.0
 
     @property
@@ -83,6 +85,8 @@ class CoordinatorState:
                 return self._link_lost(now, node_id, link, reason)
             case seen.RequestArrived():
                 return dispatch.arrived(event)
+            case seen.ProbeArrived():
+                return self._probing.arrived(event)
             case seen.HedgeDue(now, stream):
                 return dispatch.hedge_due(now, stream)
             case seen.RaceWon(now, stream):

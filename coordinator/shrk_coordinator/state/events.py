@@ -120,6 +120,17 @@ class RequestArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeArrived:
+    """One token is asked of this node and of no other, on its owner's behalf."""
+
+    now: float
+    request_id: RequestId
+    node_id: NodeId
+    model: str
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class HedgeDue:
     """A first attempt has taken as long as nearly all others do: a second node may be asked."""
 
@@ -246,6 +257,7 @@ Event = (
     | NodeDraining
     | LinkClosed
     | RequestArrived
+    | ProbeArrived
     | HedgeDue
     | RaceWon
     | AttemptAccepted

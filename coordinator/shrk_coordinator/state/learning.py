@@ -21,7 +21,8 @@ def learn_first_token(roster: Roster, now: float, attempt: Attempt) -> None:
 def learn_answer(roster: Roster, now: float, attempt: Attempt, tokens: int) -> None:
     """Its answer is whole, of so many tokens with those that others gave."""
     served, took = roster.served(attempt.request.model), now - attempt.begun_at
-    if served is None:
+    if served is None or attempt.request.probe:
+        # One token says nothing about how long answers take.
         return
     served.answered(took)
     speed, generated = attempt.standing.speed, tokens - attempt.first_index

@@ -106,7 +106,7 @@ class Attempt:
     @property
     def movable(self) -> bool:
         """Whether another attempt may take its place: the answer is not whole, and no bound would be broken."""
-        within = self.request.attempts < ATTEMPTS_MAX and self.failures_after < FAILURES_MAX
+        within = self.request.attempts < self.request.attempts_max and self.failures_after < FAILURES_MAX
         return within and self.phase is not Phase.CLOSING
 
 
@@ -136,6 +136,8 @@ class Request:
     queues: bool = False
     #: One of several answers to one request, and not the first.
     sibling: bool = False
+    #: One token on behalf of a node's owner, to see whether one comes: asked of that node, once, and of no other.
+    probe: bool = False
     #: Nodes that would not take it.
     rejections: int = 0
     #: Retries that it took from the budget.
@@ -158,4 +160,9 @@ class Request:
     @property
     def exhausted(self) -> bool:
         """Whether another attempt would break a bound."""
-        return self.attempts >= ATTEMPTS_MAX or self.failures >= FAILURES_MAX
+        return self.attempts >= self.attempts_max or self.failures >= FAILURES_MAX
+
+    @property
+    def attempts_max(self) -> int:
+        """How many nodes may be asked, all together."""
+        return 1 if self.probe else ATTEMPTS_MAX

@@ -9,6 +9,7 @@ Where an early check fails, those after it cannot be told and are left out. The 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from enum import StrEnum
 from shrk_contract.terms import REPORT_INTERVAL_SECONDS, SERVING, EngineReport, Report, State
 from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.phrases import lasting
-from shrk_coordinator.state.placement import HEAT_MARGIN, Reason
+from shrk_coordinator.state.placement import CLOSING_SECONDS, HEAT_MARGIN, Reason, takes_nothing
 from shrk_coordinator.state.roster import BACK_SECONDS_MAX, Node, Roster
 from shrk_coordinator.state.served import Offer
 from shrk_coordinator.state.starts import ALONE_SECONDS
@@ -170,6 +171,11 @@ def judge(roster: Roster, node: Node, now: float) -> Verdict:
     )
 
 
+def eligible(node: Node, now: float) -> bool:
+    """Whether it would be asked now, if somebody wanted one of its models. `now`: monotonic seconds."""
+    return state_of(node) in SERVING and takes_nothing(node, now) is None
+
+
 def _checks(roster: Roster, node: Node, now: float) -> Iterator[Check]:
     connected = _connected(node, now)
     yield connected
@@ -185,7 +191,7 @@ def _checks(roster: Roster, node: Node, now: float) -> Iterator[Check]:
         return
     yield Check(CheckName.REPORTED, True)
     yield _takes_work(node)
-    yield _hours(node.report)
+    yield _hours(node, node.report, now)
     yield _temperature(node.report)
     yield _models(node, node.report)
     if node.offers:
@@ -222,8 +228,12 @@ def _takes_work(node: Node) -> Check:
     return Check(CheckName.TAKES_WORK, False, why, Reason.DRAINING, _NEXT[State.DRAINING])
 
 
-def _hours(report: Report) -> Check:
+def _hours(node: Node, report: Report, now: float) -> Check:
     status, schedule = report.status, _short(report.terms.schedule)
+    closes_in = math.inf if node.closes_at is None else node.closes_at - now
+    if status.state not in (State.OFF_SCHEDULE, State.PAUSED) and closes_in < CLOSING_SECONDS:
+        why = f"its hours end in {max(0.0, closes_in):.0f} s: it takes nothing new"
+        return Check(CheckName.HOURS, False, why, Reason.CLOSING, _NEXT[State.OFF_SCHEDULE])
     if status.state not in (State.OFF_SCHEDULE, State.PAUSED):
         return Check(CheckName.HOURS, True, f"its hours are {schedule}" if schedule else "")
     plain = "its owner has paused it" if status.state is State.PAUSED else f"it is outside its hours ({schedule})"

@@ -226,6 +226,7 @@ class Dialler:
         self._lines.remove(line)
         if self.session is line.session:
             self.session = None
+        line.session.questions.end()
         self._lost(line.session)
 
     def _has_left(self, task: asyncio.Task[None]) -> None:

@@ -104,6 +104,16 @@ async def enrol(
     return identity
 
 
+async def recognise(controller: str, join_token: str) -> None:
+    """Whether the coordinator that the join token pins answers on its enrolment port; nothing secret is sent.
+
+    Raises as `enrol`.
+    """
+    token, coordinator = parse_join_token(join_token), parse_controller(controller)
+    address = coordinator.at(token.enrolment_port)
+    _pinned(await _fetch_chain(coordinator.host, token.enrolment_port, address), token.ca_sha256, address)
+
+
 def _signing_request(key: ec.EllipticCurvePrivateKey) -> str:
     # The name is a placeholder: the coordinator gives the node its id.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])

@@ -150,6 +150,7 @@ class Line:
         if welcome.WhichOneof("frame") != "welcome":
             raise CoordinatorBrokeContract("the first frame is no welcome")
         session = self.session = Session(self._port, write)
+        session.questions.coordinator_minor = welcome.welcome.protocol.minor
         interval = welcome.welcome.report_interval_ms / 1000 or REPORT_INTERVAL_SECONDS
         self.renews = welcome.welcome.protocol.minor >= RENEWS_SINCE_MINOR
         self._opened(self, welcome.welcome.node_id)

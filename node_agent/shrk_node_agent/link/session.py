@@ -35,6 +35,7 @@ from shrk_node_agent.attempts import (
     Piece,
     Resume,
 )
+from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.state.events import AttemptKey
 
 NodeFrame = link_pb2.NodeFrame
@@ -96,6 +97,8 @@ class Session:
         #: Unique in this agent's life.
         self.serial = next(_serials)
         self.outbox: Outbox[NodeFrame] = Outbox(write)
+        #: What this node asks about itself.
+        self.questions = Questions(self.outbox.send)
         self._port = port
         self._assembling: dict[StreamId, _Assembling] = {}
         self._sinks: dict[StreamId, SessionSink] = {}
@@ -124,6 +127,10 @@ class Session:
                     self._port.assigned(frame.assign.leader_term, frame.assign.revision, models)
                 case "renewed":
                     self.renewed(frame.renewed)
+                case "verdict":
+                    self.questions.verdict_told(frame.verdict)
+                case "probe_result":
+                    self.questions.probed(frame.probe_result)
                 case "tune":
                     self.outbox.hold_seconds = min(frame.tune.hold_pieces_ms, 50) / 1000
                 case None:

@@ -140,6 +140,7 @@ class NodeFrame(google.protobuf.message.Message):
     DRAIN_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
+    ASK_VERDICT_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -170,6 +171,10 @@ class NodeFrame(google.protobuf.message.Message):
 
     @property
     def prompt(self) -> global___Prompt: ...
+    @property
+    def ask_verdict(self) -> global___AskVerdict:
+        """The node asks for its verdict, on its owner's behalf (`shrk why`)."""
+
     def __init__(
         self,
         *,
@@ -186,10 +191,11 @@ class NodeFrame(google.protobuf.message.Message):
         drain: global___Drain | None = ...,
         probe: global___Probe | None = ...,
         prompt: global___Prompt | None = ...,
+        ask_verdict: global___AskVerdict | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["accepted", b"accepted", "assign_result", b"assign_result", "drain", b"drain", "failure", b"failure", "finish", b"finish", "frame", b"frame", "hello", b"hello", "piece", b"piece", "probe", b"probe", "probe_result", b"probe_result", "prompt", b"prompt", "rejected", b"rejected", "renew", b"renew", "report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "assign_result", b"assign_result", "drain", b"drain", "failure", b"failure", "finish", b"finish", "frame", b"frame", "hello", b"hello", "piece", b"piece", "probe", b"probe", "probe_result", b"probe_result", "prompt", b"prompt", "rejected", b"rejected", "renew", b"renew", "report", b"report"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["hello", "report", "accepted", "rejected", "piece", "finish", "failure", "assign_result", "probe_result", "renew", "drain", "probe", "prompt"] | None: ...
+    def HasField(self, field_name: typing.Literal["accepted", b"accepted", "ask_verdict", b"ask_verdict", "assign_result", b"assign_result", "drain", b"drain", "failure", b"failure", "finish", b"finish", "frame", b"frame", "hello", b"hello", "piece", b"piece", "probe", b"probe", "probe_result", b"probe_result", "prompt", b"prompt", "rejected", b"rejected", "renew", b"renew", "report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "ask_verdict", b"ask_verdict", "assign_result", b"assign_result", "drain", b"drain", "failure", b"failure", "finish", b"finish", "frame", b"frame", "hello", b"hello", "piece", b"piece", "probe", b"probe", "probe_result", b"probe_result", "prompt", b"prompt", "rejected", b"rejected", "renew", b"renew", "report", b"report"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["hello", "report", "accepted", "rejected", "piece", "finish", "failure", "assign_result", "probe_result", "renew", "drain", "probe", "prompt", "ask_verdict"] | None: ...
 
 global___NodeFrame = NodeFrame
 
@@ -911,6 +917,18 @@ class ModelOutcome(google.protobuf.message.Message):
 global___ModelOutcome = ModelOutcome
 
 @typing.final
+class AskVerdict(google.protobuf.message.Message):
+    """Answered by one verdict. Of several that come within a second one is answered, at its end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___AskVerdict = AskVerdict
+
+@typing.final
 class Verdict(google.protobuf.message.Message):
     """Why this node gets work or does not, as the coordinator sees it (`shrk why`)."""
 
@@ -918,7 +936,23 @@ class Verdict(google.protobuf.message.Message):
 
     CHECKS_FIELD_NUMBER: builtins.int
     AT_UNIX_MS_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    NEXT_ACTION_FIELD_NUMBER: builtins.int
+    SINCE_MS_FIELD_NUMBER: builtins.int
+    ELIGIBLE_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
     at_unix_ms: builtins.int
+    state: builtins.str
+    """One of the states of a node, in the words of the API."""
+    reason: builtins.str
+    next_action: builtins.str
+    since_ms: builtins.int
+    """How long it has been in this state."""
+    eligible: builtins.bool
+    """Whether it would be asked now, if somebody wanted one of its models."""
+    address: builtins.str
+    """Where its link comes from, as the coordinator sees it; empty where it cannot tell."""
     @property
     def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Check]: ...
     def __init__(
@@ -926,8 +960,14 @@ class Verdict(google.protobuf.message.Message):
         *,
         checks: collections.abc.Iterable[global___Check] | None = ...,
         at_unix_ms: builtins.int = ...,
+        state: builtins.str = ...,
+        reason: builtins.str = ...,
+        next_action: builtins.str = ...,
+        since_ms: builtins.int = ...,
+        eligible: builtins.bool = ...,
+        address: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["at_unix_ms", b"at_unix_ms", "checks", b"checks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "at_unix_ms", b"at_unix_ms", "checks", b"checks", "eligible", b"eligible", "next_action", b"next_action", "reason", b"reason", "since_ms", b"since_ms", "state", b"state"]) -> None: ...
 
 global___Verdict = Verdict
 
@@ -939,10 +979,13 @@ class Check(google.protobuf.message.Message):
     PASSED_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     NEXT_ACTION_FIELD_NUMBER: builtins.int
+    WORD_FIELD_NUMBER: builtins.int
     name: builtins.str
     passed: builtins.bool
     reason: builtins.str
     next_action: builtins.str
+    word: builtins.str
+    """What is wrong, for programs: a state or a reason of placement, in the words of the API. Empty where nothing is."""
     def __init__(
         self,
         *,
@@ -950,8 +993,9 @@ class Check(google.protobuf.message.Message):
         passed: builtins.bool = ...,
         reason: builtins.str = ...,
         next_action: builtins.str = ...,
+        word: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "next_action", b"next_action", "passed", b"passed", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "next_action", b"next_action", "passed", b"passed", "reason", b"reason", "word", b"word"]) -> None: ...
 
 global___Check = Check
 
@@ -963,6 +1007,7 @@ class Probe(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     probe_id: builtins.int
     model: builtins.str
+    """Empty: any that the node serves."""
     def __init__(
         self,
         *,
@@ -981,10 +1026,16 @@ class ProbeResult(google.protobuf.message.Message):
     PASSED_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     FIRST_TOKEN_MS_FIELD_NUMBER: builtins.int
+    NEXT_ACTION_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
     probe_id: builtins.int
     passed: builtins.bool
     reason: builtins.str
     first_token_ms: builtins.int
+    next_action: builtins.str
+    """What to do about it; empty: nothing."""
+    model: builtins.str
+    """Which model was asked; empty where none was."""
     def __init__(
         self,
         *,
@@ -992,8 +1043,10 @@ class ProbeResult(google.protobuf.message.Message):
         passed: builtins.bool = ...,
         reason: builtins.str = ...,
         first_token_ms: builtins.int = ...,
+        next_action: builtins.str = ...,
+        model: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["first_token_ms", b"first_token_ms", "passed", b"passed", "probe_id", b"probe_id", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_token_ms", b"first_token_ms", "model", b"model", "next_action", b"next_action", "passed", b"passed", "probe_id", b"probe_id", "reason", b"reason"]) -> None: ...
 
 global___ProbeResult = ProbeResult
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from shrk_coordinator.app import FILES_MAX, raise_open_files
+from shrk_contract.settings import load
+from shrk_coordinator.app import FILES_MAX, Coordinator, raise_open_files
+from shrk_coordinator.settings import CoordinatorSettings
 
 
 @pytest.fixture
@@ -31,3 +34,8 @@ def test_a_limit_that_is_higher_already_stays(limits: tuple[int, int]) -> None:
     raised = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
+
+
+def test_two_coordinators_of_the_same_settings_are_two(tmp_path: Path) -> None:
+    settings = load(CoordinatorSettings, state_dir=tmp_path)
+    assert Coordinator(settings) is not Coordinator(settings)

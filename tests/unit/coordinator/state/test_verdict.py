@@ -19,6 +19,7 @@ from shrk_coordinator.state.verdict import (
     CheckName,
     Verdict,
     breaker_state,
+    eligible,
     judge,
     state_of,
 )
@@ -253,3 +254,26 @@ def test_whatever_a_node_reports_has_a_state_and_where_it_does_not_serve_a_reaso
     serves = reported in (State.ONLINE, State.BUSY)
     assert (verdict.reason == "") is serves
     assert (verdict.next_action == "") is serves
+
+
+def test_a_node_about_to_close_is_told_so_and_is_not_asked_though_it_still_serves() -> None:
+    state = reporting(replace(a_report("m"), terms=Terms(closes_in_seconds=20.0)))
+    verdict, node = judged(state), state.roster.nodes["a"]
+    hours = check_of(verdict, CheckName.HOURS)
+    assert (verdict.state, hours.passed, hours.word) == (State.ONLINE, False, Reason.CLOSING)
+    assert hours.reason == "its hours end in 20 s: it takes nothing new"
+    assert not eligible(node, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (a_report("m"), True),
+        (a_report("m", state=State.LOADING), False),
+        (replace(a_report("m"), terms=Terms(closes_in_seconds=3600.0)), True),
+        (a_report(), False),
+    ],
+)
+def test_a_node_is_eligible_while_it_would_be_asked(report: Report, expected: bool) -> None:
+    state = reporting(report)
+    assert eligible(state.roster.nodes["a"], 0.0) is expected

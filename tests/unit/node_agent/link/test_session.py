@@ -329,3 +329,19 @@ async def test_an_assignment_is_passed_on_and_answered_in_the_coordinators_words
         False,
         "it does not fit beside the others",
     )
+
+
+async def test_what_the_node_asks_about_itself_leaves_on_its_link_and_the_answers_come_back(
+    session: Session, desk: Desk
+) -> None:
+    verdict = asyncio.ensure_future(session.questions.verdict(30.0))
+    probe = asyncio.ensure_future(session.questions.probe("m", 30.0))
+    await asyncio.sleep(0)
+    await session.outbox.flushed()
+    assert [frame.WhichOneof("frame") for frame in desk.sent] == ["ask_verdict", "probe"]
+    result = link_pb2.ProbeResult(probe_id=desk.sent[1].probe.probe_id, passed=True)
+    session.take(
+        link_pb2.CoordinatorBatch(frames=[Frame(verdict=link_pb2.Verdict(state="busy")), Frame(probe_result=result)])
+    )
+    assert (await verdict).state == "busy"
+    assert (await probe).passed
