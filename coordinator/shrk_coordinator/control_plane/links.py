@@ -178,9 +178,7 @@ class Link:
                 self._post(seen.NodeDraining(now, self.node_id, self.id, frame.drain.deadline_ms / 1000))
             case "renew":
                 self._renew(frame.renew.csr_pem)
-            case "ask_verdict":
-                self._on_asked(self, frame)
-            case "probe":
+            case "ask_verdict" | "probe":
                 if len(frame.probe.model) > NAME_LENGTH_MAX:
                     raise ContractBroken("a probe of a model whose name is longer than any")
                 self._on_asked(self, frame)

@@ -77,6 +77,9 @@ def test_one_setting_or_all_of_a_table_can_be_asked_for(file: Path) -> None:
         "qwen.slots": 4,
         "qwen.context_tokens": None,
         "qwen.memory_gb": None,
+        "qwen.revision": None,
+        "qwen.weights_gb": None,
+        "qwen.parameters_billion": None,
     }
 
 

@@ -49,7 +49,7 @@ class Side:
             lambda: self.now,
             self._write,
             lambda link: None,
-            self.questions.asked,
+            on_asked=self.questions.asked,
         )
 
     async def _write(self, frames: list[link_pb2.CoordinatorFrame]) -> None:
