@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -48,8 +47,6 @@ CLOSE_SECONDS = 2.0
 GC_THRESHOLDS = (10_000, 20, 50)
 #: Open files asked of the system, as far as it allows: each link is one, and so is each caller. Most begin with 1,024.
 FILES_MAX = 65_536
-#: Pseudonyms remembered: one per node that answered lately.
-PSEUDONYMS_MAX = 20_000
 
 log = structlog.get_logger("shrk.coordinator")
 
@@ -149,7 +146,7 @@ class Coordinator:
             self.links,
             self.driver.state,
             authenticate,
-            functools.lru_cache(maxsize=PSEUDONYMS_MAX)(pseudonym),
+            pseudonym,
             self.metrics,
             proxies=settings.behind_proxy,
             buffers=settings.structured_output == "buffer",
@@ -196,7 +193,7 @@ class Coordinator:
             "shrk_effective_replicas",
             "Failure domains that a model can be asked of now; fewer than are wanted, it is degraded, and of 0, none.",
             "model",
-            lambda: census.effective_by_model(roster, self.driver.now()),
+            lambda: census.effective_by_model(roster, self.driver.state.assigning.redundancy, self.driver.now()),
         )
         gauges(
             "shrk_models",

@@ -182,7 +182,7 @@ def no_node_available(
     words = ", ".join(f"{count} {REASON_WORDS[reason]}" for reason, count in counts)
     why = f"Of those that have it: {words}." if words else "None that has it is connected."
     seconds = min(max(1, math.ceil(retry_after_seconds)), RETRY_AFTER_SECONDS_MAX)
-    then = ""
+    then = " It is being loaded, which takes longer than it usually does." if loading else ""
     if loads_in_seconds is not None:
         about = f"about {math.ceil(loads_in_seconds)} s" if loads_in_seconds >= 1 else "no more than a moment"
         then = f" It is being loaded, which should take {about} more."

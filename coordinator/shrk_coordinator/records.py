@@ -6,10 +6,14 @@ imports another.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+#: Pseudonyms remembered: one for each node of a large network.
+PSEUDONYMS_MAX = 20_000
 
 
 class Visibility(StrEnum):
@@ -28,6 +32,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+@functools.lru_cache(maxsize=PSEUDONYMS_MAX)
 def pseudonym(node_id: str) -> str:
     """What callers see of a node: stable, and not reversible, since node ids are random and never published."""
     return f"node-{hashlib.sha256(node_id.encode()).hexdigest()[:10]}"

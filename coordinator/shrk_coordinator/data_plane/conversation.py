@@ -14,8 +14,6 @@ from shrk_coordinator.state.affinity import NO_AFFINITY, Affinity, digest
 
 #: A shorter request is read again in a few milliseconds: it is better asked of whoever is idle.
 REQUEST_BYTES_MIN = 2_048
-#: What comes later in the opening of a conversation does not tell it from others.
-OPENING_BYTES_MAX = 16_384
 
 
 def affinity(dialect: Dialect, body: Body, size: int, key_id: str) -> Affinity:
@@ -26,7 +24,10 @@ def affinity(dialect: Dialect, body: Body, size: int, key_id: str) -> Affinity:
     if isinstance(named, str) and named:
         shared = b"named", named.encode()
     elif size >= REQUEST_BYTES_MIN and (opening := dialect.opening(body)):
-        shared = b"opening", orjson.dumps(opening)[:OPENING_BYTES_MAX]
+        try:
+            shared = b"opening", orjson.dumps(opening)
+        except orjson.JSONEncodeError:
+            return NO_AFFINITY  # It is nested too deep: whether that can be answered is for the engine to say.
     else:
         return NO_AFFINITY
     return digest(key_id.encode(), body["model"].encode(), *shared)

@@ -14,8 +14,8 @@ from shrk_coordinator.streams import NodeNames
 def entry(state: CoordinatorState, model: str, created: int, now: float, node_name: NodeNames) -> dict[str, Any]:
     """One model: what it is called, and what stands behind it `now` (monotonic). `created` in unix seconds."""
     offers = [offer for _, offer in state.roster.offers(model)]
-    replicas = effective_n(state.roster, model, now)
     wanted = state.assigning.redundancy(model)
+    replicas = effective_n(state.roster, model, now, wanted)
     redundancy = redundancy_state(replicas, wanted)
     why = "" if redundancy is RedundancyState.OK else why_short(state.roster, state.assigning, model, now, node_name)
     context = max((offer.engine.context_tokens for offer in offers), default=0)

@@ -2,7 +2,8 @@
 
 Rendezvous hashing: every node has a weight for every conversation, and the heaviest is its home. Nobody has to remember
 anything, two coordinators agree, and a node that comes or goes moves the conversations of nobody else. Where nodes are
-many they stand on a ring, and a conversation looks at the next few from its own place only.
+many they stand on a ring, and a conversation looks at the next few from its own place only; there, a node that comes or
+goes moves about as many of its neighbours' as of its own.
 """
 
 from __future__ import annotations

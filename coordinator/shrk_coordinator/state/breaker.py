@@ -1,6 +1,6 @@
 """A breaker for each model on each node: whoever keeps failing is left alone for a while, then probed.
 
-    closed --3 failures in a row, or a stall--> open --its time is over, or the engine has a new life--> half-open
+    closed --3 failures in a row, or a stall--> open --its time is over, or its first new life--> half-open
       ^                                          ^                                                          |
       +------------ a token came ----------------+------------------- the probe failed ---------------------+
 
@@ -86,6 +86,8 @@ class Breaker:
         a failure like any other.
         """
         if lost is not None and lost == self._lost and (begun_at is None or begun_at <= self._lost_at):
+            if begun_at is not None and begun_at == self.probed_at:
+                self._open(now)  # It was the probe: whatever else was lost with it, it has failed.
             return True
         news = lost is not None and lost != self._lost
         if lost is not None:
@@ -116,7 +118,9 @@ class Breaker:
         self.probed_at = None
 
     def new_life(self, now: float) -> None:
-        """The engine was started anew, or its node dialled again: worth a probe at once, but not each time."""
+        """The engine was started anew, or its node dialled again: worth a probe at once the first time, not each time.
+        What probed its last life shows nothing any more."""
+        self.probed_at = None
         if self.opened == 1:
             self.open_until = min(self.open_until, now)
 

@@ -44,17 +44,19 @@ def left_out(node: Node, offer: Offer, now: float) -> Reason | None:
     return Reason.UNWELL if node.quiet else None
 
 
-def effective_n(roster: Roster, model: str, now: float) -> int:
+def effective_n(roster: Roster, model: str, now: float, redundancy: Redundancy | None = None) -> int:
     """Failure domains of which at least one node can be asked for the model: what is lost at once counts once.
 
-    Counted are owners, where there are enough of them; else networks, else hosts. Nodes that are `left_out` do not
-    count.
+    Counted is what `redundancy` counts: owners, where enough may have it; else networks, else hosts; where nobody has
+    looked at the model yet, whatever there is enough of. Nodes that are `left_out` do not count.
     """
     tally = Tally(
         (node.owner, node.address, f"{node.address}/{node.name}")
         for node, offer in roster.offers(model)
         if left_out(node, offer, now) is None
     )
+    if redundancy is not None:
+        return tally.count(next(level for level in Level if level.word == redundancy.domain))
     counts = [tally.count(level) for level in Level]
     return next((count for count in counts if count >= REPLICAS_WANTED), max(counts))
 
@@ -71,16 +73,19 @@ def redundancy_state(replicas: int, redundancy: Redundancy | None) -> Redundancy
     return RedundancyState.OK if replicas >= wanted_n(redundancy) else RedundancyState.DEGRADED
 
 
-def effective_by_model(roster: Roster, now: float) -> Mapping[str, float]:
+def effective_by_model(
+    roster: Roster, redundancy: Callable[[str], Redundancy | None], now: float
+) -> Mapping[str, float]:
     """How many independent nodes each model has."""
-    return _labelled(roster, ((model, effective_n(roster, model, now)) for model in roster.models()))
+    return _labelled(roster, ((model, effective_n(roster, model, now, redundancy(model))) for model in roster.models()))
 
 
 def models_by_redundancy(
     roster: Roster, redundancy: Callable[[str], Redundancy | None], now: float
 ) -> Mapping[str, float]:
     """How many models stand how; all states, so that a count that falls to nothing is told."""
-    counts = Counter(redundancy_state(effective_n(roster, model, now), redundancy(model)) for model in roster.models())
+    wanted = ((model, redundancy(model)) for model in roster.models())
+    counts = Counter(redundancy_state(effective_n(roster, model, now, one), one) for model, one in wanted)
     return {str(state): counts[state] for state in RedundancyState}
 
 

@@ -5,22 +5,20 @@ Every method takes in one fact and returns what follows from it, in order.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
-
 from shrk_contract.terms import CANNOT_RESUME, DIVERGED, Fault, ResumeMethod
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.asking import Asking
 from shrk_coordinator.state.budget import HEDGE_SHARE, RETRIES_MIN, RETRY_SHARE, Budget
-from shrk_coordinator.state.continuation import CONFIRMED_LOSSES, LOSSES, choose_elsewhere, first_wish
+from shrk_coordinator.state.continuation import CONFIRMED_LOSSES, LOSSES, choose_elsewhere
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.effects import Effect
 from shrk_coordinator.state.events import FailureDetail, StreamId
 from shrk_coordinator.state.journal import Outcome
 from shrk_coordinator.state.learning import learn_answer, learn_first_token
-from shrk_coordinator.state.placement import NotThatKind, Nowhere, Reason, why_nowhere
-from shrk_coordinator.state.prospects import no_node, seconds_until_turn
+from shrk_coordinator.state.nowhere import NotThatKind, Nowhere
+from shrk_coordinator.state.placement import Reason
+from shrk_coordinator.state.prospects import no_node, others_may, seconds_until_turn, why_not_now
 from shrk_coordinator.state.request import FINISH_SECONDS_MAX, REQUEST_SECONDS_MAX, Attempt, Phase, Request
 from shrk_coordinator.state.roster import Roster
 from shrk_coordinator.state.waiting import WAIT_SECONDS_MAX
@@ -76,8 +74,8 @@ class Dispatch:
         """Others came first: it gets a place that none of them may have, or waits behind them."""
         served = self._roster.served(request.model)
         assert served is not None, "others wait for it"
-        if now - served.full_at < FULL_SECONDS:
-            return self._wait_or_refuse(now, request, Nowhere(((Reason.FULL, self._roster.count(request.model)),)))
+        if now - served.full_at < FULL_SECONDS and served.found_full is not None:
+            return self._wait_or_refuse(now, request, served.found_full)
         return [*self.asking.fill_before(now, request), *self._place_new(now, request)]
 
     def _comes_along(self, event: seen.RequestArrived) -> bool:
@@ -91,21 +89,14 @@ class Dispatch:
             return [self._refuse_poisoned(now, request)]
         if started := self.asking.ask(now, request, ""):
             return started
-        nowhere = self._why_nowhere(now, request)
+        nowhere = why_not_now(now, self._roster, request)
         if isinstance(nowhere, NotThatKind):
             return [self._refuse(now, request, do.WrongEndpoint(request.model, request.endpoint, nowhere.served))]
         served = self._roster.served(request.model)
-        if served is not None and Reason.FULL in dict(nowhere.counts):
-            served.full_at = now
+        newcomer = not (request.tried or request.left)
+        if served is not None and newcomer and Reason.FULL in dict(nowhere.counts):
+            served.full_at, served.found_full = now, nowhere
         return self._wait_or_refuse(now, request, nowhere)
-
-    def _why_nowhere(self, now: float, request: Request) -> NotThatKind | Nowhere:
-        """How many nodes cannot be asked, and why; those that would not take it are busy."""
-        nowhere = why_nowhere(self._roster, replace(first_wish(request, now), tried=request.tried))
-        if isinstance(nowhere, NotThatKind) or not request.left:
-            return nowhere
-        counts = Counter(dict(nowhere.counts)) + Counter({str(Reason.FULL): len(request.left)})
-        return replace(nowhere, counts=tuple(sorted(counts.items())))
 
     def _wait_or_refuse(self, now: float, request: Request, nowhere: Nowhere) -> list[Effect]:
         """Wait while a node is busy, or due back; in vain nobody waits."""
@@ -339,7 +330,9 @@ class Dispatch:
 
     def _wait_or_fail(self, now: float, request: Request, failure: FailureDetail) -> list[Effect]:
         """What has begun to reach its caller waits in any case; the rest, where what was lost may be back."""
-        others = failure.fault is not Fault.COORDINATOR and self._roster.due_back(now, request.model)
+        others = failure.fault is not Fault.COORDINATOR and others_may(
+            now, self._roster, self.attempts.waiting, request
+        )
         hopeful = request.delivered or failure.code in LOSSES or others
         suspect = bool(self._suspects.nodes(now, request.digest))
         if hopeful and self.attempts.waiting.join(now, request, failure, suspect=suspect):
@@ -365,7 +358,7 @@ class Dispatch:
             if request.lost is not None:
                 effects.append(self._fail(now, request, request.lost))
                 continue
-            nowhere = self._why_nowhere(now, request)
+            nowhere = why_not_now(now, self._roster, request)
             effects.append(self._refuse_for_now(now, request, nowhere if isinstance(nowhere, Nowhere) else Nowhere(())))
         return effects
 

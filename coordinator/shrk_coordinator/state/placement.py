@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from shrk_contract.terms import Endpoint, Pin
@@ -18,6 +18,7 @@ from shrk_coordinator.state.affinity import NO_AFFINITY, Affinity
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.nowhere import NotThatKind, Nowhere
 from shrk_coordinator.state.roster import Node, Roster
 from shrk_coordinator.state.served import Offer
 from shrk_coordinator.state.speed import Usual
@@ -84,22 +85,6 @@ class Placed:
 
     node: Node
     offer: Offer
-
-
-@dataclass(frozen=True, slots=True)
-class NotThatKind:
-    """Nodes serve the model, and none of them this endpoint."""
-
-    served: tuple[Endpoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Nowhere:
-    """No feasible node; how many there were per reason."""
-
-    counts: tuple[tuple[str, int], ...]
-    #: Of all slots that were looked at those that are merely taken, and come free: 0 to 1.
-    busy_share: float = field(default=1.0, compare=False)
 
 
 def takes_nothing(node: Node, now: float) -> Reason | None:

@@ -12,6 +12,7 @@ from shrk_coordinator.state.breaker import Breaker
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import FailureDetail, LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.nowhere import Nowhere
 from shrk_coordinator.state.replicas.facts import LOAD_SECONDS
 from shrk_coordinator.state.speed import FirstTokens, Speed, Usual
 
@@ -149,6 +150,7 @@ class Served:
         "asked_at",
         "away",
         "first_tokens",
+        "found_full",
         "full_at",
         "load_seconds",
         "loading",
@@ -170,8 +172,9 @@ class Served:
         self.loading: dict[NodeId, float] = {}
         #: When a caller last wanted it; None: nobody has, since the coordinator knows of it.
         self.asked_at: float | None = None
-        #: When a place was last looked for in vain, since all were taken.
+        #: When a newcomer last looked for a place in vain, since all were taken; and what it found.
         self.full_at = -math.inf
+        self.found_full: Nowhere | None = None
         #: The nodes in any order, and where each stands: so that some can be drawn without looking at all.
         self._order: list[NodeId] = []
         self._at: dict[NodeId, int] = {}
@@ -228,9 +231,10 @@ class Served:
             self.load_seconds = seconds if known is None else known + LOAD_WEIGHT * (seconds - known)
 
     def seconds_to_load(self, now: float) -> float:
-        """Until the first node that loads it should serve it; where none does, until one would that began now."""
+        """Until the first node that loads it should serve it, below 0 where it should by now; where none loads it,
+        until one would that began now."""
         began = min(self.loading.values(), default=now)
-        return max(0.0, began + (LOAD_SECONDS if self.load_seconds is None else self.load_seconds) - now)
+        return began + (LOAD_SECONDS if self.load_seconds is None else self.load_seconds) - now
 
     def some(self, count: int, dice: Dice) -> Iterator[Offer]:
         """All offers where there are no more than `count`, else so many of them, drawn."""

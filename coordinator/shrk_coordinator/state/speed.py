@@ -16,8 +16,11 @@ WEIGHT = 0.3
 USUAL_WEIGHT = 0.1
 #: Tokens of the answer by which engines are compared: their first token matters as much as their pace.
 TOKENS = 100
-#: One that fails every time counts as so many times slower: nobody prefers a node that fails at once.
-FAILING_RATIO = 300.0
+#: One that fails every time counts as so many times slower: nobody prefers a node that fails at once. Whoever fails
+#: three times in a row is left alone by its breaker; this is for those that fail now and then.
+FAILING_RATIO = 30.0
+#: A failure counts half after so long: one alone is forgotten within a minute.
+FAILING_HALF_LIFE_SECONDS = 10.0
 #: After so long without a sample, what was learnt counts half: who was slow may be fast again.
 HALF_LIFE_SECONDS = 60.0
 #: First tokens by which a model's usual waiting time is known; as many as are remembered at most.
@@ -56,13 +59,14 @@ class Usual:
 class Speed:
     """One engine, as running means of how many times the usual it takes; None where nothing is known."""
 
-    __slots__ = ("_failing", "_first", "_sampled_at", "_token")
+    __slots__ = ("_failed_at", "_failing", "_first", "_sampled_at", "_token")
 
     def __init__(self) -> None:
         self._first: float | None = None
         self._token: float | None = None
-        #: How much of what it is asked fails: 0 to 1.
+        #: How much of what it is asked fails, 0 to 1, as it was when one last did.
         self._failing = 0.0
+        self._failed_at = 0.0
         self._sampled_at = 0.0
 
     def first_token(self, now: float, seconds: float, usual: Usual) -> None:
@@ -88,8 +92,11 @@ class Speed:
 
     def failed(self, now: float) -> None:
         """A request failed."""
-        self._failing += WEIGHT * (1.0 - self._failing)
-        self._sampled_at = now
+        failing = self._failing * self._fading(now)
+        self._failing, self._failed_at = failing + WEIGHT * (1.0 - failing), now
+
+    def _fading(self, now: float) -> float:
+        return math.exp2((self._failed_at - now) / FAILING_HALF_LIFE_SECONDS)
 
     def first_token_seconds(self, usual: Usual) -> float | None:
         """How long requests wait for their first token, as things are; None where nothing is known."""
@@ -98,13 +105,14 @@ class Speed:
     def expected(self, now: float, usual: Usual) -> float:
         """What an answer may be expected to take, in seconds. One of which nothing is known is taken for a usual one,
         and what was learnt long ago counts less."""
+        failing = 1.0 + FAILING_RATIO * self._failing * self._fading(now) if self._failing else 1.0
         among_all = usual.seconds
         if among_all is None:
-            return 1.0 + FAILING_RATIO * self._failing
+            return failing
         first, token = (1.0 if ratio is None else ratio for ratio in (self._first, self._token))
         own = first * (usual.first or 0.0) + token * TOKENS * (usual.token or 0.0)
-        own *= 1.0 + FAILING_RATIO * self._failing
-        return among_all + (own - among_all) * math.exp2((self._sampled_at - now) / HALF_LIFE_SECONDS)
+        fading = math.exp2((self._sampled_at - now) / HALF_LIFE_SECONDS)
+        return failing * (among_all + (own - among_all) * fading)
 
 
 def _mean(known: float | None, sample: float, weight: float) -> float:

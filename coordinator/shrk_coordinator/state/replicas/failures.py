@@ -16,6 +16,8 @@ class Failures:
 
     count: int = 0
     until: float = 0.0
+    #: The last of them was no load: it was loaded, and its requests kept failing.
+    served: bool = False
     #: The node's word that was counted last: a failure stays in its reports.
     _told: float | None = None
 
@@ -28,8 +30,9 @@ class Failures:
         self.until = max(self.until, min(node_waits_until, now + RETRY_SECONDS_MAX))
         return True
 
-    def happened(self, now: float) -> None:
-        """It failed, or did not come in time."""
+    def happened(self, now: float, *, served: bool = False) -> None:
+        """It failed, or did not come in time; `served`: it was loaded, and its requests kept failing."""
+        self.served = served
         self.count = self.recent(now) + 1
         self.until = now + min(RETRY_SECONDS * 2 ** min(self.count - 1, 16), RETRY_SECONDS_MAX)
 

@@ -13,6 +13,7 @@ from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.phrases import counted, gigabytes, lasting, named
 from shrk_coordinator.state.replicas.domains import Tally
 from shrk_coordinator.state.replicas.facts import RESIDENT, Condition
+from shrk_coordinator.state.replicas.failures import Failures
 from shrk_coordinator.state.replicas.places import Place
 from shrk_coordinator.state.replicas.replicas import SICK_REPLACED_MAX, Replicas, Standing
 
@@ -69,6 +70,10 @@ def _under_way(now: float, known: Replicas, standing: Standing, wanted: int, nam
         yield named([f"{name(place.facts.node_id)} {_leaving(now, place)}" for place in leaving])
     if loading := len(standing.coming) - len(away):
         yield f"{loading} of {wanted} {'is' if loading == 1 else 'are'} loading"
+    if late := [place for place in standing.late if place.condition(known.name) is Condition.LOADING]:
+        longest = now - min(place.facts.engines[known.name].since for place in late)
+        have = "has" if len(late) == 1 else "have"
+        yield f"{len(late)} of {wanted} {have} been loading for {lasting(longest)}, longer than usual"
 
 
 def _were(places: list[Place], wanted: int, what: str) -> str:
@@ -93,27 +98,31 @@ def _shared(known: Replicas, standing: Standing, wanted: int) -> str:
 
 def _no_more(now: float, known: Replicas, name: NodeName) -> Iterator[str]:
     """What is the matter with the nodes that could have it, and do not."""
-    failed: list[tuple[float, Place]] = []
+    failed: list[tuple[float, Place, Failures]] = []
     leaving: list[Place] = []
     full: list[tuple[int, NodeId, Place]] = []
     for place in islice(known.candidates.values(), LOOKED_AT_MAX):
         if known.name in place.assigned or not known.takes(place):
             continue
         if (failures := place.failures.get(known.name)) is not None and failures.until > now:
-            failed.append((failures.until, place))
+            failed.append((failures.until, place, failures))
         elif place.leaves(now, known.facts.load_seconds):
             leaving.append(place)
         else:
             full.append((place.size(known.name) - place.free, place.facts.node_id, place))
     if failed:
-        until, first = min(failed, key=lambda one: (one[0], one[1].facts.node_id))
+        until, first, how = min(failed, key=lambda one: (one[0], one[1].facts.node_id))
         others = f" and {counted(len(failed) - 1, 'other node')}" if failed[1:] else ""
-        yield f"loading failed on {name(first.facts.node_id)}{others}, tried again in {lasting(until - now)}"
+        yield f"{_failed(how)} on {name(first.facts.node_id)}{others}, tried again in {lasting(until - now)}"
     if leaving:
         yield named([f"{name(place.facts.node_id)} {_leaving(now, place)}" for place in leaving])
     if full:
         missing, _, best = min(full)
         yield _room(known, best, missing, len(full), name)
+
+
+def _failed(failures: Failures) -> str:
+    return "requests kept failing" if failures.served else "loading failed"
 
 
 def _room(known: Replicas, best: Place, missing: int, count: int, name: NodeName) -> str:
@@ -146,7 +155,7 @@ def why_not_there(now: float, known: Replicas, place: Place, settles_in: float) 
     if (failures := place.failures.get(model)) is not None and failures.until > now:
         engine = place.facts.engines[model]
         why = f": {engine.reason[:WORDS_LENGTH_MAX]}" if engine.reason and engine.condition is Condition.FAILED else ""
-        return f"loading failed here{why}; tried again in {lasting(failures.until - now)}"
+        return f"{_failed(failures)} here{why}; tried again in {lasting(failures.until - now)}"
     if place.leaves(now, known.facts.load_seconds):
         return f"the node {_leaving(now, place)}"
     if not known.takes(place):

@@ -391,7 +391,7 @@ class Reconciler:
 
     def _drop(self, now: float, place: Place, model: str) -> None:
         if place.condition(model) is Condition.SICK:
-            place.failed(model).happened(now)  # What is let go is not given back at once.
+            place.failed(model).happened(now, served=True)  # What is let go is not given back at once.
         place.drop(model)
         self._changed[place.facts.node_id] = None
         if (known := self._models.get(model)) is not None:

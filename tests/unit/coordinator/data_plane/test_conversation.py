@@ -69,3 +69,15 @@ def test_a_chat_without_a_user_turn_is_known_by_all_of_it() -> None:
 
 def test_embeddings_have_no_conversations() -> None:
     assert of({"input": "text", "prompt_cache_key": "k"}, endpoint=Endpoint.EMBEDDINGS) == NO_AFFINITY
+
+
+def test_a_long_system_text_does_not_hide_the_first_turn() -> None:
+    rules = {"role": "system", "content": "Keep the light. " * 4_000}
+    assert of({"messages": [rules, FIRST]}) != of({"messages": [rules, LATER[1]]})
+
+
+def test_what_is_nested_too_deep_to_be_read_is_nobodys_conversation() -> None:
+    deep: object = "x"
+    for _ in range(400):
+        deep = [deep]
+    assert of({"messages": [{"role": "user", "content": deep}]}) == NO_AFFINITY

@@ -167,3 +167,19 @@ def test_what_is_loaded_anew_is_not_sick_before_it_has_been_probed(breaker: Brea
     breaker.spoke()
     breaker.unloaded()
     assert breaker.closed
+
+
+def test_a_probe_that_is_lost_together_with_what_was_there_before_has_failed(breaker: Breaker) -> None:
+    life = EngineLife(1, "m", 1)
+    breaker.stall(10.0, begun_at=6.0)
+    assert breaker.began(41.0)
+    breaker.failed(45.0, life, begun_at=6.0)
+    breaker.failed(45.0, life, begun_at=41.0)
+    assert (breaker.opened, breaker.probed_at) == (2, None)
+
+
+def test_a_new_life_is_not_kept_waiting_by_what_probed_the_last_one(breaker: Breaker) -> None:
+    fail(breaker)
+    assert breaker.began(OPEN_SECONDS)
+    breaker.new_life(OPEN_SECONDS + 1.0)
+    assert breaker.allows(OPEN_SECONDS + 1.0)

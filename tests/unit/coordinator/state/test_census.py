@@ -99,3 +99,15 @@ def test_of_many_models_those_that_most_nodes_serve_keep_their_names() -> None:
     counts = census.offers_by_model(state.roster)
     assert (counts["z-wanted"], counts[census.OTHERS]) == (2, 1)
     assert len(counts) == census.LABELS_MAX + 1
+
+
+def test_what_counts_as_one_loss_is_what_the_reconciler_says() -> None:
+    state = CoordinatorState()
+    for node in "abc":
+        link_node(state, node, "m")
+    for node, owner in (("a", "one"), ("b", "one"), ("c", "two")):
+        state.roster.nodes[node].owner, state.roster.nodes[node].address = owner, f"10.0.0.{node}"
+    by_owner = Redundancy(2, 3, 3, degraded=True, idle=False, domain="owner", serving=3, target=3)
+    assert census.effective_n(state.roster, "m", 0.0, by_owner) == 2
+    assert census.redundancy_state(2, by_owner) == "degraded"
+    assert census.effective_n(state.roster, "m", 0.0, replace(by_owner, domain="network")) == 3

@@ -68,4 +68,25 @@ def test_after_a_failure_answers_in_one_piece_show_that_it_is_over(state: Coordi
     state.handle(seen.NodeDraining(0.3, "b", state.roster.nodes["b"].offers["m"].link, 60.0))
     for _ in range(15):
         assert answer(state, first=0.0, end=0.2, tokens=20, streaming=False) == "a"
-    assert standing.speed.expected(0.3, usual) < failed / 20
+    assert standing.speed.expected(0.3, usual) < failed / 5
+
+
+def test_a_short_answer_in_one_piece_says_nothing_about_pace(state: CoordinatorState) -> None:
+    answer(state, first=0.3, end=2.3, tokens=100)
+    usual = served(state).usual
+    before = usual.token
+    node = answer(state, first=0.0, end=0.32, tokens=1, streaming=False)
+    assert usual.token == before
+    answer(state, first=0.0, end=2.3, tokens=100, streaming=False)
+    assert usual.token == pytest.approx(before), "its first token is none of its pace"
+    speed = state.roster.nodes[node].offers["m"].standing.speed
+    assert speed.expected(2.3, usual) == pytest.approx(usual.seconds)
+
+
+def test_what_generates_nothing_is_compared_by_how_long_it_takes(state: CoordinatorState) -> None:
+    for _ in range(6):
+        start = only_start(ask(state, streaming=False)[1])
+        state.handle(seen.AttemptFinished(1.0 if start.node_id == "a" else 0.1, start.stream, 0))
+    usual = served(state).usual
+    slow, fast = (state.roster.nodes[node].offers["m"].standing.speed for node in "ab")
+    assert slow.expected(1.0, usual) > 1.5 * fast.expected(1.0, usual)

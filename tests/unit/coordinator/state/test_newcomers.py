@@ -80,3 +80,29 @@ def test_a_place_that_a_newcomer_would_get_goes_to_whoever_waited_for_it(state: 
     assert [start.request_id for start in starts(effects)] == [first]
     assert {second, newcomer} == {request.request_id for request in state.attempts.waiting}
     assert len(running) == 4
+
+
+def test_those_that_come_in_a_moment_hear_what_the_first_of_them_heard(state: CoordinatorState) -> None:
+    link_node(state, "a", "m", slots=1)
+    for node in ("b", "c"):
+        link_node(state, node, "m", slots=1)
+        for _ in range(FAILURES_MAX):
+            state.roster.nodes[node].offers["m"].standing.failed(0.0)
+    first = begun(state)
+    state.handle(seen.AttemptFinished(5.0, first.stream, 5))
+    only_start(ask(state, now=5.0)[1])
+    answers = [ask(state, now=5.0 + number / 1_000)[1] for number in range(8)]
+    refused = [effect.why for [effect] in filter(None, answers) if isinstance(effect, do.RefuseRequest)]
+    assert [answers[0], answers[1]] == [[], []], "two have their turn within ten seconds"
+    assert len(refused) == 6
+    assert {dict(why.counts)["busy"] for why in refused if isinstance(why, do.NoNode)} == {1}
+
+
+def test_what_failed_somewhere_waits_for_a_node_that_is_merely_busy(state: CoordinatorState) -> None:
+    link_node(state, "a", "m", slots=1)
+    link_node(state, "b", "m", slots=1)
+    first, second = only_start(ask(state)[1]), only_start(ask(state)[1])
+    assert fail(state, first, "engine_error") != []
+    assert first.request_id in state.attempts.waiting
+    [place] = starts(list(state.handle(seen.AttemptFinished(1.0, second.stream, 5))))
+    assert (place.request_id, place.node_id) == (first.request_id, second.node_id)

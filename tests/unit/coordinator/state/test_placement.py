@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from shrk_contract.terms import Endpoint, Pin
 from shrk_coordinator.state.lives import EngineLife
-from shrk_coordinator.state.placement import CHOICES, NotThatKind, Nowhere, Reason, Wish, place, why_not, why_nowhere
+from shrk_coordinator.state.nowhere import NotThatKind, Nowhere
+from shrk_coordinator.state.placement import CHOICES, Reason, Wish, place, why_not, why_nowhere
 from shrk_coordinator.state.roster import LOOKED_MAX, Roster
 from shrk_coordinator.state.served import Offer
 from shrk_coordinator.state.speed import Speed

@@ -7,7 +7,8 @@ from shrk_coordinator.data_plane.errors import from_refusal
 from shrk_coordinator.state import effects as do
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.coordinator import CoordinatorState
-from shrk_coordinator.state.placement import Nowhere, Reason
+from shrk_coordinator.state.nowhere import Nowhere
+from shrk_coordinator.state.placement import Reason
 from shrk_coordinator.state.prospects import RETRY_AFTER_SECONDS, retry_after, seconds_until_turn
 from shrk_coordinator.state.replicas.facts import LOAD_SECONDS
 from shrk_coordinator.state.roster import Roster
@@ -92,6 +93,9 @@ def test_while_it_is_being_loaded_the_time_that_is_left_is_told() -> None:
     late = refused(state, 10.0 + LOAD_SECONDS)
     assert (late.retry_after_seconds, late.loads_in_seconds) == (2.0, 0.0)
     assert "no more than a moment" in words(late)
+    later = refused(state, 70.0 + LOAD_SECONDS)
+    assert (later.retry_after_seconds, later.loads_in_seconds, later.loading) == (60.0, None, True)
+    assert "takes longer than it usually does" in words(later)
 
 
 def test_how_long_loading_took_is_learnt() -> None:

@@ -50,10 +50,27 @@ def test_failing_at_once_is_slower_than_any_answer_and_is_forgiven_answer_by_ans
     for usual in (USUAL, Usual(), Usual(token=0.02)):
         fails = Speed()
         fails.failed(0.0)
-        assert fails.expected(0.0, usual) > 50 * Speed().expected(0.0, usual)
+        assert fails.expected(0.0, usual) > 8 * Speed().expected(0.0, usual)
         for _ in range(20):
             fails.answered()
         assert fails.expected(0.0, usual) < 1.1 * Speed().expected(0.0, usual)
+
+
+def test_one_failure_is_forgotten_within_a_minute_and_answers_do_not_remind_of_it() -> None:
+    for usual in (USUAL, Usual()):
+        failed = Speed()
+        failed.failed(0.0)
+        if usual.first:
+            failed.first_token(59.0, usual.first, usual)
+        assert failed.expected(60.0, usual) < 1.2 * Speed().expected(60.0, usual)
+
+
+def test_whoever_fails_every_other_time_stays_slow() -> None:
+    fails = Speed()
+    for now in range(0, 100, 10):
+        fails.failed(float(now))
+        fails.first_token(now + 5.0, 0.5, USUAL)
+    assert fails.expected(100.0, USUAL) > 3 * SECONDS
 
 
 def test_a_crowd_that_slowed_everybody_leaves_nobody_slower_than_the_others() -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from shrk_coordinator.state.replicas.facts import Condition, EngineFacts
 from shrk_coordinator.state.replicas.places import BACK_SECONDS
-from shrk_coordinator.state.replicas.reconciler import START_SECONDS
-from support.obedient import GB, Obedient, ask, settled
+from shrk_coordinator.state.replicas.reconciler import LOOK_SECONDS, START_SECONDS
+from support.obedient import GB, LOAD, Obedient, ask, settled
 
 
 def why(network: Obedient, model: str = "a") -> str:
@@ -114,3 +114,24 @@ def test_a_model_that_nobody_asks_for_is_idle() -> None:
     assert (network.having("a"), why(network)) == ([], "idle: loaded again when somebody asks")
     assert why_not(network, "n0") == "idle: loaded again when somebody asks"
     assert network.redundancy("a").idle
+
+
+def test_a_load_that_takes_longer_than_usual_is_told_with_how_long_it_takes() -> None:
+    network = settled("a", nodes=4)
+    network.stuck = {"a"}
+    [lost, *_] = network.having("a")
+    network.lose(lost)
+    network.run(BACK_SECONDS + LOOK_SECONDS)
+    assert "1 of 3 is loading" in why(network)
+    network.run(4 * LOAD)
+    assert "1 of 3 has been loading for" in why(network)
+    assert "longer than usual" in why(network)
+
+
+def test_a_node_that_was_let_go_for_its_failing_requests_is_not_told_as_one_that_failed_to_load() -> None:
+    network = settled("a", nodes=4)
+    [sick, *_] = network.having("a")
+    network.condition(sick, "a", Condition.SICK)
+    network.run(LOOK_SECONDS)
+    assert sick not in network.having("a")
+    assert why_not(network, sick).startswith("requests kept failing here")
