@@ -7,6 +7,7 @@ import contextlib
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from functools import partial
@@ -32,6 +33,7 @@ from shrk_node_agent.link.enrol import EnrolmentFailed, enrol
 from shrk_node_agent.link.identity import Identity, IdentityError
 from shrk_node_agent.link.join_token import ControllerInvalid, JoinTokenInvalid
 from shrk_node_agent.link.session import Session, SessionPort
+from shrk_node_agent.owner_calls import stop_route
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
 
@@ -58,6 +60,7 @@ class Agent:
         self._dialler: Dialler | None = None
         self._identity: Identity | None = None
         self._report_sequence = 0
+        self._drains = True
         self._version = version("shrk-node-agent")
         folders = process.EngineFolders(
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
@@ -65,7 +68,7 @@ class Agent:
         self._run_dir = folders.run
         start = partial(process.start, launcher=_launcher(settings), folders=folders)
         self.driver = Driver(settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment)
-        self._control = ControlSocket(settings.state_dir / "control.sock", self._status)
+        self._control = ControlSocket(settings.state_dir / "control.sock", self._status, [stop_route(self.stop_soon)])
 
     async def start(self) -> None:
         """Open everything; what was opened is closed again when a later step fails."""
@@ -210,11 +213,19 @@ class Agent:
 
     # --- the end -------------------------------------------------------------------------------------
 
+    def stop_soon(self, now: bool) -> None:
+        """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""
+        if now or not self.driver.state.draining:
+            self._drains = not now
+            os.kill(os.getpid(), signal.SIGTERM)
+
     async def drain(self) -> None:
         """Take nothing new, and let attempts under way end, here or elsewhere: the coordinator is told that
         `drain_seconds` are left, and has HANDOVER_SECONDS_MIN in any case. Returns as soon as none is left."""
         seconds = self._settings.drain_seconds
         self.driver.drain()
+        if not self._drains:
+            return
         session = self._dialler.session if self._dialler is not None else None
         if session is not None:
             session.drain("the agent is stopping", seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ SOCKET_PATH_BYTES_MAX = 107
 
 
 class ControlSocket:
-    """Serves `GET /status`, at once or when something changes."""
+    """Serves `GET /status`, at once or when something changes, and what it is given besides."""
 
-    def __init__(self, path: Path, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, path: Path, status: Callable[[], dict[str, Any]], routes: Sequence[web.RouteDef] = ()) -> None:
         self._path = path
         self._status = status
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         app = web.Application()
         app.router.add_get("/status", self._get_status)
+        app.router.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
 
     async def open(self) -> None:

@@ -37,6 +37,8 @@ CLOCK_OWNERS: Mapping[str, str] = {
     "coordinator/shrk_coordinator/data_plane/http.py": "a request begins here: its id, its start and its `created`",
     "node_agent/shrk_node_agent/app.py": "composition root",
     "node_agent/shrk_node_agent/driver.py": "owns the clock that the state is given",
+    "node_agent/shrk_node_agent/commands/pause.py": "`until 08:00` is a time of this machine's day",
+    "node_agent/shrk_node_agent/commands/polling.py": "the verbs' deadlines, beside no event loop",
     "node_agent/shrk_node_agent/link/session.py": "measures how long an attempt took, for the finish frame",
     "node_agent/shrk_node_agent/engine/process.py": "names the folder of an engine's socket",
     "node_agent/shrk_node_agent/engine/sweep.py": "waits for processes to die, beside no event loop",
@@ -54,6 +56,7 @@ SLEEPERS = frozenset(
     {
         "node_agent/shrk_node_agent/engine/sweep.py",
         "node_agent/shrk_node_agent/engine/warden.py",
+        "node_agent/shrk_node_agent/commands/polling.py",
         "cli/shrk_cli/dev/janitor.py",
         "bench/network.py",
         "tests/support/processes.py",
