@@ -61,6 +61,7 @@ class Agent:
         self._identity: Identity | None = None
         self._report_sequence = 0
         self._drains = True
+        self._stop_asked = False
         self._version = version("shrk-node-agent")
         folders = process.EngineFolders(
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
@@ -215,8 +216,9 @@ class Agent:
 
     def stop_soon(self, now: bool) -> None:
         """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""
-        if now or not self.driver.state.draining:
-            self._drains = not now
+        # A second signal ends the drain.
+        if now or not (self._stop_asked or self.driver.state.draining):
+            self._stop_asked, self._drains = True, not now
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def drain(self) -> None:

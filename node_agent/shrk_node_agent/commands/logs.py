@@ -1,4 +1,4 @@
-"""`shrk logs`: what the agent, or one of its engines, wrote; under systemd the agent's log is the journal."""
+"""`shrk logs`: what the agent, or one of its engines, wrote. Under systemd the agent's log is the journal."""
 
 from __future__ import annotations
 

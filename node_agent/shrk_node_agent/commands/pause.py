@@ -1,4 +1,4 @@
-"""`shrk pause 2h`: the owner wants the machine. Nothing new is taken; answers under way may end."""
+"""`shrk pause 2h`: no new work for a while, for the owner wants the machine."""
 
 from __future__ import annotations
 

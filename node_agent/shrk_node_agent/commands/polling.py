@@ -46,7 +46,6 @@ def changes(state_dir: Path, wait_seconds: float, until: float = float("inf")) -
     NotRunning is yielded while no agent runs, every LOOK_SECONDS. Ends at `until`, in `monotonic` seconds.
     """
     revision: int | None = None
-    process: int | None = None
     while True:
         left = max(0.0, until - monotonic())
         try:
@@ -57,9 +56,7 @@ def changes(state_dir: Path, wait_seconds: float, until: float = float("inf")) -
             breathe(min(LOOK_SECONDS, left))
         else:
             yield document
-            # Another agent counts its revisions anew.
-            revision = document["revision"] if document["pid"] == process else None
-            process = document["pid"]
+            revision = document["revision"]
         if monotonic() >= until:
             return
 

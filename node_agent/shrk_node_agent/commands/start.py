@@ -1,4 +1,4 @@
-"""`shrk start`: the agent in the background, by its service where one is installed, else as a plain process.
+"""`shrk start`: the agent, in the background. By its service where one is installed, else as a plain process.
 
 Idempotent. Exit codes: 0 it runs, 1 it does not start, 5 its settings are not valid, 7 it does not answer in time.
 """

@@ -1,4 +1,4 @@
-"""`shrk stop`: the agent ends what runs, within its drain time, and then itself.
+"""`shrk stop`: the end of the agent, after the answers under way.
 
 Idempotent: what does not run is stopped. The process is the one that answers on the control socket, never one that an
 old file names. Exit codes: 0 it has ended, 7 it has not in time.

@@ -1,4 +1,4 @@
-"""`shrk uninstall`: calls the installer that put shrk here, for only it knows what it made."""
+"""`shrk uninstall`: removes shrk, by the installer that put it here: only that knows what it made."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def uninstaller(prefix: Path, home: Path, *, keep_config: bool, yes: bool) -> li
     if not script.is_file():
         raise NotInstalled(
             f"there is no installer in {prefix}: this shrk was not installed by it, or by one too old to stay. Remove "
-            "it the way it came; an installed one is removed with: curl -fsSL http://COORDINATOR:8080/install | sh -s -- "
-            "--uninstall"
+            "it the way it came; an installed one is removed with: curl -fsSL "
+            "http://COORDINATOR:8080/install | sh -s -- --uninstall"
         )
     # What was installed for one user only lies below that user's home.
     mode = ["--user"] if prefix.resolve().is_relative_to(home) else []

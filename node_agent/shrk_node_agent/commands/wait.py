@@ -1,6 +1,6 @@
-"""`shrk wait --for online`: for scripts; returns when the node is in a state, told by the agent's own changes.
+"""`shrk wait --for online`: for scripts, until the node is in a state.
 
-Exit codes: 0 it is, 7 it was not in time.
+The agent tells its changes; nothing is polled while it runs. Exit codes: 0 it is, 7 it was not in time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from shrk_node_agent.control_client import NotRunning, running_in
 
 app = verb()
 
-#: A long poll of the agent ends at the latest then; it only says the same again.
-POLL_SECONDS = 20.0
+#: A long poll ends at the latest then: an agent that was started anew meanwhile counts its changes anew, too.
+POLL_SECONDS = 5.0
 
 
 @app.command()
