@@ -10,9 +10,7 @@ import orjson
 from aiohttp import web
 
 from shrk_contract.trouble import Trouble
-
-#: A pause is for an evening or a holiday; who wants longer stops the agent.
-PAUSE_SECONDS_MAX = 30 * 86_400
+from shrk_node_agent.pauses import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
 
 
 class AgentPort(Protocol):
@@ -95,8 +93,10 @@ def _seconds(body: dict[str, Any]) -> float | None:
     if seconds is None:
         return None
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    if not number or not 0 < seconds <= PAUSE_SECONDS_MAX:
-        raise ValueError(f"seconds is {seconds!r}: more than 0 and at most {PAUSE_SECONDS_MAX}, or null for no end")
+    if not number or not PAUSE_SECONDS_MIN <= seconds <= PAUSE_SECONDS_MAX:
+        raise ValueError(
+            f"seconds is {seconds!r}: {PAUSE_SECONDS_MIN} to {PAUSE_SECONDS_MAX} is allowed, or null for no end"
+        )
     return float(seconds)
 
 

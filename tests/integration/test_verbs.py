@@ -55,7 +55,8 @@ async def test_an_owner_sees_stops_and_starts_the_agent() -> None:
         assert (await shrk(node, "models")).out.splitlines()[1].split() == ["m", "online", "0/8"]
 
         stopped = await shrk(node, "stop")
-        assert (stopped.code, stopped.err) == (0, "Stopping: no answers under way, 0 s\n"), stopped
+        assert stopped.code == 0, stopped
+        assert stopped.err.startswith("Stopping: no answers under way"), stopped
         async with asyncio.timeout(SECONDS_MAX):
             assert await network.nodes.pop("attic").process.wait() == 0
         again = await shrk(node, "stop")
@@ -95,7 +96,7 @@ async def test_a_stop_waits_for_the_answer_under_way_until_a_stop_now() -> None:
             stopping = await begun(node, "stop")
             assert stopping.stderr is not None
             async with asyncio.timeout(SECONDS_MAX):
-                assert await stopping.stderr.readline() == b"Stopping: 1 answer under way, 0 s\n"
+                assert (await stopping.stderr.readline()).startswith(b"Stopping: 1 answer under way")
             now = await shrk(node, "stop", "--now")
             assert now.code == 0, now
             async with asyncio.timeout(SECONDS_MAX):

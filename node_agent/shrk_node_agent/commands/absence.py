@@ -45,13 +45,17 @@ class Absence:
         return "\n".join([*lines, f"  -> {self.next_action}"])
 
 
+#: Of a line for machines: what is told in a place of its own.
+_OWN_PLACE = frozenset({"event", "timestamp", "level", "exception"})
+
+
 def absence(state_dir: Path, flag: Path | None) -> Absence:
     """What is known. `flag`: the folder as it was named for this call."""
     kept_by = service.keeper(flag)
     words = service.last_words(state_dir, kept_by, LINES_SHOWN)
     state = kept_by.state() if isinstance(kept_by, service.Systemd) else ""
     option = f" --state-dir {flag}" if flag else ""
-    return Absence(str(state_dir), "\n".join(said(line) for line in words), state, f"shrk start{option}")
+    return Absence(str(state_dir), "\n".join(map(said, words)), state, f"shrk start{option}")
 
 
 def said(line: str) -> str:
@@ -59,9 +63,10 @@ def said(line: str) -> str:
     try:
         entry = json.loads(line)
     except ValueError:
-        return printable(line)
+        entry = None
     if not isinstance(entry, dict) or "event" not in entry:
         return printable(line)
-    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in ("event", "timestamp", "level"))
+    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _OWN_PLACE)
     words = (str(entry.get("timestamp", ""))[:19], str(entry.get("level", "")), str(entry["event"]), rest)
-    return printable(" ".join(word for word in words if word))
+    traceback = str(entry.get("exception", "")).splitlines()
+    return "\n".join(map(printable, (" ".join(word for word in words if word), *traceback)))

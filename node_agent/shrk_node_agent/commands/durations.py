@@ -7,11 +7,7 @@ import time
 from collections.abc import Sequence
 
 from shrk_node_agent.commands.ending import WrongUsage
-
-#: A pause is for an evening or a holiday. Who wants longer stops the agent.
-PAUSE_SECONDS_MAX = 30 * 86_400
-#: Below this a pause ends before what runs has ended.
-PAUSE_SECONDS_MIN = 60
+from shrk_node_agent.pauses import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?")

@@ -11,7 +11,7 @@ import typer
 from shrk_contract.terms import SERVING
 from shrk_node_agent.commands import polling
 from shrk_node_agent.commands.ending import said_plainly
-from shrk_node_agent.commands.phrases import printable
+from shrk_node_agent.commands.phrases import columns, padded, printable
 from shrk_node_agent.commands.typed import Json, StateDir, verb
 from shrk_node_agent.control_client import running_in
 
@@ -49,8 +49,8 @@ def models_text(engines: Sequence[dict[str, Any]]) -> str:
     if not engines:
         return "This node has no models. Add [catalogue.NAME] to its settings file."
     rows = [_HEAD, *(_row(engine) for engine in engines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    widths = [max(columns(row[column]) for row in rows) for column in range(len(_HEAD))]
+    return "\n".join("  ".join(padded(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _row(engine: dict[str, Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrk_contract.trouble import Trouble
+from shrk_node_agent.commands.tailing import last_lines
 
 UNIT = "shrk-node.service"
 #: systemd answers from memory; where it does not, it is not there.
@@ -97,8 +98,6 @@ def last_words(state_dir: Path, kept_by: Keeper, lines: int) -> list[str]:
     """The last lines of the agent's log; none where there is none, or it may not be read."""
     if isinstance(kept_by, Systemd):
         return _said((*kept_by.journal, "--lines", str(lines))).splitlines()[-lines:]
-    from shrk_node_agent.commands.tailing import last_lines
-
     try:
         return last_lines(agent_log(state_dir, kept_by), lines)
     except OSError:

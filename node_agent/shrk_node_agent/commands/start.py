@@ -16,7 +16,6 @@ from shrk_node_agent.commands import polling, service
 from shrk_node_agent.commands.absence import LINES_SHOWN, said
 from shrk_node_agent.commands.ending import Exit, said_plainly
 from shrk_node_agent.commands.phrases import printable
-from shrk_node_agent.commands.tailing import last_lines
 from shrk_node_agent.commands.typed import StateDir, verb
 from shrk_node_agent.control_client import NotRunning, running_in
 
@@ -60,7 +59,7 @@ def start(state_dir: StateDir = None) -> None:
                 document = _put_into_background(folder)
             case service.Systemd() | service.Script():
                 kept_by.order("start")
-                document = _first_answer(folder)
+                document = _first_answer(folder, kept_by)
         print(_running("The node agent is started", document))
         option = f" --state-dir {state_dir}" if state_dir else ""
         where = "" if isinstance(kept_by, service.Systemd) else f" ({service.agent_log(folder, kept_by)})"
@@ -73,7 +72,9 @@ def _running(what: str, document: dict[str, Any]) -> str:
     return f"{what} (pid {document['pid']}); the node is {document['state']}{reason}"
 
 
-def _first_answer(folder: Path, process: subprocess.Popen[bytes] | None = None) -> dict[str, Any]:
+def _first_answer(
+    folder: Path, kept_by: service.Keeper, process: subprocess.Popen[bytes] | None = None
+) -> dict[str, Any]:
     """The first status of an agent that is being started. Raises NoAnswerYet; returns {} where `process` ends."""
     until = polling.monotonic() + ANSWER_SECONDS_MAX
     for seen in polling.changes(folder, 1.0, until):
@@ -82,8 +83,8 @@ def _first_answer(folder: Path, process: subprocess.Popen[bytes] | None = None) 
         if process is not None and process.poll() is not None:
             return {}
     raise NoAnswerYet(
-        f"the node agent does not answer at {folder / 'control.sock'} after {ANSWER_SECONDS_MAX:g} s. Read its log: "
-        "shrk logs; it may still come up: shrk wait --for online"
+        f"the node agent does not answer at {folder / 'control.sock'} after {ANSWER_SECONDS_MAX:g} s; it may still come "
+        f"up: shrk wait --for online. Its last words (more: shrk logs):\n{_quoted(folder, kept_by)}"
     )
 
 
@@ -108,8 +109,11 @@ def _put_into_background(folder: Path) -> dict[str, Any]:
         )
     finally:
         os.close(descriptor)
-    if document := _first_answer(folder, process):
+    if document := _first_answer(folder, service.Plain(), process):
         return document
-    words = "\n".join(f"  | {said(line)}" for line in last_lines(log, LINES_SHOWN))
     failed = SettingsNotValid if process.returncode == Exit.CONFIG_INVALID else NotStarted
-    raise failed(f"the node agent ended at once. Its last words (more: shrk logs):\n{words}")
+    raise failed(f"the node agent ended at once. Its last words (more: shrk logs):\n{_quoted(folder, service.Plain())}")
+
+
+def _quoted(folder: Path, kept_by: service.Keeper) -> str:
+    return "\n".join(f"  | {said(line)}" for line in service.last_words(folder, kept_by, LINES_SHOWN))

@@ -5,19 +5,21 @@ What an older agent does not tell is left out; so is what does not fit, the leas
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shrk_contract.terms import SERVING, State
-from shrk_node_agent.commands.phrases import counted, gigabytes, lasting, printable
+from shrk_node_agent.commands.phrases import columns, counted, cut, gigabytes, lasting, padded, printable, wrapped
 
 Document = dict[str, Any]
 Paint = Callable[[str, str], str]
 
 #: Narrower than this nothing can be read; a terminal that says so is not believed.
 WIDTH_MIN = 40
+
+#: Of a line that goes on in the next one.
+_INDENT = "    "
 
 _GOOD, _BAD, _WARN, _STRONG, _DIM = "32", "31", "33", "1", "2"
 _BROKEN = frozenset({State.QUARANTINED, State.INCOMPATIBLE, State.UNREACHABLE, State.OFFLINE})
@@ -40,27 +42,27 @@ def is_eligible(document: Document) -> bool:
 
 def status_text(document: Document, width: int | None = None, paint: Paint = plain) -> str:
     """The whole. `width`: columns of the terminal; None: lines are as long as they are."""
-    columns = None if width is None else max(WIDTH_MIN, width)
+    width = None if width is None else max(WIDTH_MIN, width)
     gpus, engines = document.get("gpus", []), document["engines"]
     placed = [_engines_on(gpu, gpus, engines) for gpu in gpus]
     elsewhere = [engine for engine in engines if not any(engine in on for on in placed)]
-    lines = _headline(document, columns, paint)
-    lines += _table([_gpu_row(gpu, on) for gpu, on in zip(gpus, placed, strict=True)], columns)
+    lines = _headline(document, width, paint)
+    lines += _table([_gpu_row(gpu, on) for gpu, on in zip(gpus, placed, strict=True)], width)
     serving = [engine for engine in elsewhere if engine["state"] in SERVING]
-    lines += _table([(_Cell("Model"), _Cell(_name(engine)), _Cell(_load(engine))) for engine in serving], columns)
-    lines += _wrapped(_totals(document), columns)
-    lines += _wrapped(_hours(document), columns)
+    lines += _table([(_Cell("Model"), _Cell(_name(engine)), _Cell(_load(engine))) for engine in serving], width)
+    lines += wrapped(_totals(document), width, _INDENT)
+    lines += wrapped(_hours(document), width, _INDENT)
     for engine in engines:
         if engine["state"] not in SERVING:
-            lines += _wrapped(_not_serving(engine), columns)
-    health = _health(document, columns)
+            lines += wrapped(_not_serving(engine), width, _INDENT)
+    health = _health(document, width)
     return "\n".join([*lines, *([paint("# Health", _STRONG), *health] if health else [])])
 
 
 # --- the headline --------------------------------------------------------------------------------------
 
 
-def _headline(document: Document, columns: int | None, paint: Paint) -> list[str]:
+def _headline(document: Document, width: int | None, paint: Paint) -> list[str]:
     state, linked = document["state"], document["link"] == "connected"
     style = _GOOD if is_eligible(document) else _BAD if state in _BROKEN or not linked else _WARN
     version = f"shrk {document['version']}" if document.get("version") else "shrk"
@@ -72,17 +74,19 @@ def _headline(document: Document, columns: int | None, paint: Paint) -> list[str
         parts.append(f"up {lasting(document['uptime_seconds'])}")
     if document.get("coordinator"):
         parts.append(f"coordinator {printable(document['coordinator'])}")
-    head = _cut(f"● {version}  {'   '.join(parts)}", columns)
+    head = cut(f"● {version}  {'   '.join(parts)}", width)
     lines = [
         head.replace("●", paint("●", style), 1).replace(state.upper(), paint(state.upper(), f"{_STRONG};{style}"), 1)
     ]
     reason, action = printable(document["reason"]), printable(document.get("next_action", ""))
     if state != State.ONLINE and (reason or action):
         since = f" (for {lasting(document['since_seconds'])})" if "since_seconds" in document else ""
-        lines += _wrapped(f"  {reason or state}{since}{f' -> {action}' if action else ''}", columns)
+        lines += wrapped(f"  {reason or state}{since}{f' -> {action}' if action else ''}", width, _INDENT)
     if not linked:
         why = printable(document["link_reason"]) or "it dials"
-        lines += _wrapped(f"  Not linked to the coordinator ({document['link']}): {why} -> shrk netcheck", columns)
+        lines += wrapped(
+            f"  Not linked to the coordinator ({document['link']}): {why} -> shrk netcheck", width, _INDENT
+        )
     return lines
 
 
@@ -132,22 +136,23 @@ def _load(engine: Document) -> str:
     return f"{running} of {engine['slots']} running" + (f", {waiting} waiting" if waiting else "")
 
 
-def _table(rows: Sequence[Sequence[_Cell]], columns: int | None) -> list[str]:
+def _table(rows: Sequence[Sequence[_Cell]], width: int | None) -> list[str]:
     """One line a row, its columns under each other; what is empty in all rows, or does not fit, is left out."""
     if not rows:
         return []
     kept = [place for place in range(len(rows[0])) if any(row[place].text for row in rows)]
     while True:
-        widths = {place: max(len(row[place].text) for row in rows) for place in kept}
+        widths = {place: max(columns(row[place].text) for row in rows) for place in kept}
         expendable = [place for place in kept if rows[0][place].expendable]
-        if columns is None or not expendable or sum(widths.values()) + 2 * (len(kept) - 1) <= columns:
+        if width is None or not expendable or sum(widths.values()) + 2 * (len(kept) - 1) <= width:
             break
         kept.remove(max(expendable, key=lambda place: rows[0][place].expendable))
-    return [_cut("  ".join(_padded(row[place], widths[place]) for place in kept).rstrip(), columns) for row in rows]
+    return [cut(_joined(row, widths), width) for row in rows]
 
 
-def _padded(cell: _Cell, width: int) -> str:
-    return cell.text.rjust(width) if cell.right else cell.text.ljust(width)
+def _joined(row: Sequence[_Cell], widths: Mapping[int, int]) -> str:
+    cells = (padded(row[place].text, wide, right=row[place].right) for place, wide in widths.items())
+    return "  ".join(cells).rstrip()
 
 
 def _not_serving(engine: Document) -> str:
@@ -191,7 +196,7 @@ def _hours(document: Document) -> str:
     return ", ".join(words)
 
 
-def _health(document: Document, columns: int | None) -> list[str]:
+def _health(document: Document, width: int | None) -> list[str]:
     bullets = [(item["what"], item["next"]) for item in document.get("health", [])]
     if problem := document.get("settings_error", ""):
         bullets.append((f"The settings could not be taken in, the old ones hold: {problem}", "shrk config check"))
@@ -200,17 +205,5 @@ def _health(document: Document, columns: int | None) -> list[str]:
             bullets.append((f"GPU {gpu['index']} is slowed by its driver: {', '.join(gpu['throttle'])}", ""))
     lines = []
     for what, action in bullets:
-        lines += _wrapped(f"#   - {printable(what)}{f' -> {printable(action)}' if action else ''}", columns, "#     ")
+        lines += wrapped(f"#   - {printable(what)}{f' -> {printable(action)}' if action else ''}", width, "#     ")
     return lines
-
-
-def _wrapped(text: str, columns: int | None, indent: str = "    ") -> list[str]:
-    if not text:
-        return []
-    if columns is None or len(text) <= columns:
-        return [text]
-    return textwrap.wrap(text, columns, subsequent_indent=indent, drop_whitespace=True, replace_whitespace=False)
-
-
-def _cut(line: str, columns: int | None) -> str:
-    return line if columns is None or len(line) <= columns else line[: columns - 1] + "…"
