@@ -83,8 +83,8 @@ def _first_answer(
         if process is not None and process.poll() is not None:
             return {}
     raise NoAnswerYet(
-        f"the node agent does not answer at {folder / 'control.sock'} after {ANSWER_SECONDS_MAX:g} s; it may still come "
-        f"up: shrk wait --for online. Its last words (more: shrk logs):\n{_quoted(folder, kept_by)}"
+        f"the node agent does not answer at {folder / 'control.sock'} after {ANSWER_SECONDS_MAX:g} s; it may yet "
+        f"come up: shrk wait --for online. Its last words (more: shrk logs):\n{_quoted(folder, kept_by)}"
     )
 
 
