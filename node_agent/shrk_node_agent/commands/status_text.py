@@ -74,10 +74,9 @@ def _headline(document: Document, width: int | None, paint: Paint) -> list[str]:
         parts.append(f"up {lasting(document['uptime_seconds'])}")
     if document.get("coordinator"):
         parts.append(f"coordinator {printable(document['coordinator'])}")
-    head = cut(f"● {version}  {'   '.join(parts)}", width)
-    lines = [
-        head.replace("●", paint("●", style), 1).replace(state.upper(), paint(state.upper(), f"{_STRONG};{style}"), 1)
-    ]
+    head, *more = wrapped(f"● {version}  {'   '.join(parts)}", width, _INDENT)
+    head = head.replace("●", paint("●", style), 1).replace(state.upper(), paint(state.upper(), f"{_STRONG};{style}"), 1)
+    lines = [head, *more]
     reason, action = printable(document["reason"]), printable(document.get("next_action", ""))
     if state != State.ONLINE and (reason or action):
         since = f" (for {lasting(document['since_seconds'])})" if "since_seconds" in document else ""

@@ -33,7 +33,8 @@ OUTSIDE_HOURS = """\
   Its hours are over (for 1 h)"""
 
 NARROW = """\
-● shrk 0.1.0  COOLING · serves 1 of 2 models   node n-7f3a …
+● shrk 0.1.0  COOLING · serves 1 of 2 models   node n-7f3a
+    "attic"   up 3 d 4 h   coordinator pool.example:9100
   GPU 0 is at 69 °C, and takes work again once it was at
     most 65 °C for 30 s (for 42 s) -> wait, or raise the
     cap: shrk set temp_max 75
