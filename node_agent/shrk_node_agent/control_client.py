@@ -28,6 +28,7 @@ class NotRunning(Trouble):
 
     def __init__(self, state_dir: Path, why: str) -> None:
         self.state_dir = state_dir
+        self.why = why
         super().__init__(
             f"The node agent is not running: {why}. Start it (shrk start, or shrk node run), or name the folder of "
             "the one that runs: --state-dir DIR"
@@ -77,9 +78,17 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def running_in(flag: Path | None) -> Path:
     """The folder of this machine's agent: the one that is named, or SHRK_STATE_DIR, or the settings file's, or the
-    default. Settings that are wrong in other ways do not matter here: the agent that runs may have others."""
-    named = flag or os.environ.get("SHRK_STATE_DIR") or _of_settings_file()
+    default."""
+    named = flag or setting("state_dir")
     return Path(named).expanduser().absolute() if named else default_folder()
+
+
+def setting(name: str) -> str:
+    """One setting that is a text, from the environment or the settings file; empty where it is in neither.
+
+    For commands that must work though other settings are wrong, or are not what the running agent has.
+    """
+    return os.environ.get(f"SHRK_{name.upper()}") or _of_settings_file(name)
 
 
 def default_folder() -> Path:
@@ -89,13 +98,13 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "shrk" / "node"
 
 
-def _of_settings_file() -> str | None:
+def _of_settings_file(name: str) -> str:
     try:
         settings = tomllib.loads(Path(os.environ.get("SHRK_CONFIG") or "/etc/shrk/config.toml").read_text())
     except (OSError, ValueError):
-        return None  # there is none, or `shrk doctor` says what is wrong with it
-    folder = settings.get("state_dir")
-    return folder if isinstance(folder, str) else None
+        return ""  # there is none, or `shrk doctor` says what is wrong with it
+    value = settings.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def ask(

@@ -9,7 +9,7 @@ import pytest
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.control_client import Refused, ask
 from shrk_node_agent.pauses import PAUSE_SECONDS_MAX
-from support.played_agent import PlayedAgent, an_agent
+from support.asked_agent import PlayedAgent, an_agent
 from support.status_documents import healthy
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.played_agent import PlayedAgent, an_agent
+from support.asked_agent import PlayedAgent, an_agent
 from support.status_documents import healthy
 
 

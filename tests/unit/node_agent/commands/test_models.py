@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.models import app, models_text
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 from support.status_documents import engine
 
 TABLE = """\

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands import pause, resume
 from shrk_node_agent.commands.ending import Exit
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 
 
 def test_a_pause_is_asked_for_in_seconds_and_told_with_its_end(agent: PlayedAgent) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands import logs, service, start, status, stop
 from shrk_node_agent.commands.ending import Exit
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 
 SYSTEMCTL = """\
 #!/bin/sh

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.start import LOG_BYTES_MAX, app
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 
 SETTINGS = 'engine = "sim"\n[catalogue.m]\nsource = "simulated"\n'
 

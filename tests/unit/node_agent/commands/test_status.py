@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.status import app
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 from support.status_documents import healthy, outside_hours, too_hot
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.stop import app
-from support.played_agent import PlayedAgent
+from support.asked_agent import PlayedAgent
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.wait import app
-from support.played_agent import SECONDS_MAX, PlayedAgent
+from support.asked_agent import SECONDS_MAX, PlayedAgent
 
 
 def test_a_state_that_is_there_is_not_waited_for(agent: PlayedAgent) -> None:
