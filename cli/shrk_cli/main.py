@@ -6,9 +6,14 @@ command knows neither coordinator nor agent, and `shrk --help` imports neither.
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +22,8 @@ from typer.core import TyperCommand, TyperGroup
 from shrk_cli.errors import Exit, Trouble
 
 GROUP = "shrk.commands"
+#: A line of help is cut off behind this: with the names beside it, it fills the 120 columns of a module's first line.
+HELP_CHARACTERS_MIN = 100
 
 #: The help line of a subcommand that is one of several of its distribution; the others have the distribution's own.
 HELP_LINES = {
@@ -38,9 +45,15 @@ def main() -> None:
 class UnopenedCommand(TyperCommand):
     """A subcommand's name and help line, before anything of it is imported."""
 
-    def __init__(self, name: str, help_line: str, load: Callable[[], typer.Typer]) -> None:
-        super().__init__(name=name, help=help_line)
+    def __init__(self, name: str, help_line: Callable[[], str], load: Callable[[], typer.Typer]) -> None:
+        super().__init__(name=name)
+        self._help_line = help_line
         self._load = load
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The line in the list of subcommands; only that list needs it. `limit` in characters."""
+        self.help = self._help_line()
+        return super().get_short_help_str(max(limit, HELP_CHARACTERS_MIN))
 
     def open(self) -> Any:
         """Import the subcommand and return the command behind it."""
@@ -54,11 +67,13 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.add_command(UnopenedCommand("dev", "A whole network on this machine, in the foreground.", _dev))
-        self.add_command(UnopenedCommand("chaos", "A bad line to order: a TCP proxy, steered while it runs.", _chaos))
-        self.add_command(UnopenedCommand("explain", "What became of a request, attempt by attempt.", _explain))
+        self.add_command(UnopenedCommand("dev", lambda: "A whole network on this machine, in the foreground.", _dev))
+        self.add_command(
+            UnopenedCommand("chaos", lambda: "A bad line to order: a TCP proxy, steered while it runs.", _chaos)
+        )
+        self.add_command(UnopenedCommand("explain", lambda: "What became of a request, attempt by attempt.", _explain))
         for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-            self.add_command(UnopenedCommand(point.name, _help_line(point), _loader(point)))
+            self.add_command(UnopenedCommand(point.name, partial(_help_line, point), _loader(point)))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
@@ -86,8 +101,28 @@ def _explain() -> typer.Typer:
 def _help_line(point: EntryPoint) -> str:
     if point.name in HELP_LINES:
         return HELP_LINES[point.name]
+    """What the subcommand's module says it is for, read without importing it; else its distribution's summary."""
+    found = re.sub(r"^(`[^`]*`[:, ]*(and )?)+", "", _purpose(point.module))
+    if found:
+        return f"{found[0].upper()}{found[1:].rstrip('.')}."
     summary = point.dist.metadata["Summary"] if point.dist else ""
     return summary.rstrip(".") + "." if summary else f"Brought by {point.value}."
+
+
+def _purpose(module: str) -> str:
+    """The first line of a module's docstring; "" where it has none, or cannot be found."""
+    *packages, name = module.split(".")
+    folders: list[str] | None = None
+    for package in packages:
+        spec = PathFinder.find_spec(package, folders)
+        if spec is None or spec.submodule_search_locations is None:
+            return ""
+        folders = list(spec.submodule_search_locations)
+    for folder in folders or []:
+        file = Path(folder) / f"{name}.py"
+        if file.is_file():
+            return (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
+    return ""
 
 
 def _loader(point: EntryPoint) -> Callable[[], typer.Typer]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from shrk_node_agent.link.joining import known_identity
 from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
+from shrk_node_agent.owner_calls import stop_route
 from shrk_node_agent.reload import LastReload, compare, merged
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
@@ -73,6 +75,8 @@ class Agent:
         self._identity: Identity | None = None
         self._report_sequence = 0
         self._last_reload = LastReload()
+        self._drains = True
+        self._stop_asked = False
         self._version = version("shrk-node-agent")
         folders = process.EngineFolders(
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
@@ -86,7 +90,9 @@ class Agent:
             settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
         )
         verdicts = Verdicts(self._questions, self._link_status)
-        self._control = ControlSocket(settings.state_dir / "control.sock", self._status, verdicts.routes())
+        self._control = ControlSocket(
+            settings.state_dir / "control.sock", self._status, [*verdicts.routes(), stop_route(self.stop_soon)]
+        )
 
     async def start(self) -> None:
         """Open everything; what was opened is closed again when a later step fails."""
@@ -255,11 +261,20 @@ class Agent:
 
     # --- the end -------------------------------------------------------------------------------------
 
+    def stop_soon(self, now: bool) -> None:
+        """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""
+        # A second signal ends the drain.
+        if now or not (self._stop_asked or self.driver.state.draining):
+            self._stop_asked, self._drains = True, not now
+            os.kill(os.getpid(), signal.SIGTERM)
+
     async def drain(self) -> None:
         """Take nothing new, and let attempts under way end, here or elsewhere: the coordinator is told that
         `drain_seconds` are left, and has HANDOVER_SECONDS_MIN in any case. Returns as soon as none is left."""
         seconds = self._settings.drain_seconds
         self.driver.drain()
+        if not self._drains:
+            return
         session = self._dialler.session if self._dialler is not None else None
         if session is not None:
             session.drain("the agent is stopping", seconds)

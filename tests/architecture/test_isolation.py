@@ -67,7 +67,13 @@ def test_asking_the_command_for_help_imports_no_service(arguments: list[str]) ->
     assert loaded & (ENGINE | HEAVY | {"aiohttp", "shrk_coordinator", "shrk_node_agent"}) == set()
 
 
-@pytest.mark.parametrize("service", ["coordinator", "node", "why", "doctor", "netcheck"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        *("coordinator", "node", "why", "doctor", "netcheck", "logs", "models", "pause", "resume", "start", "status"),
+        *("stop", "uninstall", "wait"),
+    ],
+)
 def test_help_on_a_service_imports_neither_grpc_nor_a_database(service: str) -> None:
     loaded = loaded_after(_HELP.format(arguments=[service, "--help"]))
     assert loaded & (ENGINE | {"grpc", "google.protobuf", "sqlalchemy", "alembic", "aiohttp"}) == set()

@@ -39,6 +39,8 @@ CLOCK_OWNERS: Mapping[str, str] = {
     "node_agent/shrk_node_agent/driver.py": "owns the clock that the state is given",
     "node_agent/shrk_node_agent/doctor.py": "composition root of `shrk doctor`",
     "node_agent/shrk_node_agent/netcheck.py": "composition root of `shrk netcheck`",
+    "node_agent/shrk_node_agent/commands/pause.py": "`until 08:00` is a time of this machine's day",
+    "node_agent/shrk_node_agent/commands/polling.py": "the verbs' deadlines, beside no event loop",
     "node_agent/shrk_node_agent/link/session.py": "measures how long an attempt took, for the finish frame",
     "node_agent/shrk_node_agent/engine/process.py": "names the folder of an engine's socket",
     "node_agent/shrk_node_agent/engine/sweep.py": "waits for processes to die, beside no event loop",
@@ -56,6 +58,7 @@ SLEEPERS = frozenset(
     {
         "node_agent/shrk_node_agent/engine/sweep.py",
         "node_agent/shrk_node_agent/engine/warden.py",
+        "node_agent/shrk_node_agent/commands/polling.py",
         "cli/shrk_cli/dev/janitor.py",
         "bench/network.py",
         "tests/support/processes.py",

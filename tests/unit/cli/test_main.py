@@ -31,6 +31,18 @@ def test_help_lists_every_subcommand_and_imports_none_of_them() -> None:
     assert imported == "[]"
 
 
+def test_help_says_what_each_subcommand_is_for_in_its_own_words() -> None:
+    said = CliRunner().invoke(main.app, ["--help"], terminal_width=150).output
+    assert "\n  status       What this node does now, and what is wrong with it.\n" in said
+    assert "\n  pause        No new work for a while, for the owner wants the machine.\n" in said
+    assert "shrk's node agent" not in said, "its module says what it is for"
+
+
+def test_a_module_that_cannot_be_found_leaves_its_distributions_summary() -> None:
+    point = EntryPoint("strange", "no.such:app", main.GROUP)
+    assert main._help_line(point) == "Brought by no.such:app."
+
+
 def groups(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Every group of commands, by the words that call it, with the names of what is in it."""
     yield words, list(group.commands)
@@ -44,8 +56,8 @@ def test_every_group_called_without_arguments_prints_its_help() -> None:
     found = dict(groups(typer.main.get_command(main.app)))
     assert {(), ("coordinator",), ("coordinator", "tokens"), ("coordinator", "keys"), ("node",)} <= found.keys()
     for words, names in found.items():
-        # It shows the nodes: what its name says.
-        help_wanted = ["--help"] if words == ("coordinator", "nodes") else []
+        # They show the nodes, and the models: what their names say.
+        help_wanted = ["--help"] if words in (("coordinator", "nodes"), ("models",)) else []
         result = CliRunner().invoke(main.app, [*words, *help_wanted])
         if help_wanted:
             assert all(f" {name} " in result.output for name in names), f"{words}: {result.output}"

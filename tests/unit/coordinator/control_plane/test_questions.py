@@ -88,7 +88,7 @@ async def test_a_node_is_told_its_verdict_with_its_state_its_checks_and_where_it
     verdict = frame.verdict
     assert (verdict.state, verdict.eligible, verdict.address) == ("online", True, "192.0.2.7")
     assert (verdict.since_ms, verdict.at_unix_ms) == (3000, 1_700_000_000_000)
-    assert [check.name for check in verdict.checks][:3] == ["connected", "heard", "reported"]
+    assert [check.name for check in verdict.checks][:3] == ["connected", "identity", "heard"]
     assert [check.name for check in verdict.checks if not check.passed] == ["demand"]
 
 

@@ -1,0 +1,108 @@
+"""What an owner asks of a running agent through its control socket: pause, resume, stop, reload."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+
+from shrk_contract.trouble import Trouble
+from shrk_node_agent.pauses import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
+
+
+class AgentPort(Protocol):
+    """What the agent does when it is asked."""
+
+    def pause(self, seconds: float | None) -> None:
+        """Take no new work for so long; None: until `resume`."""
+        ...
+
+    def resume(self) -> None:
+        """End a pause; without one, nothing."""
+        ...
+
+    def stop(self, now: bool) -> None:
+        """Begin to drain, then end; `now`: without the drain. Returns at once."""
+        ...
+
+    def reload(self) -> list[str]:
+        """Read the settings anew; those that changed and need a restart. Raises Trouble where they are not valid."""
+        ...
+
+
+def routes(agent: AgentPort) -> list[web.RouteDef]:
+    """For `ControlSocket`."""
+
+    async def pause(request: web.Request) -> web.Response:
+        try:
+            seconds = _seconds(await _body(request))
+        except ValueError as error:
+            return _wrong(error)
+        agent.pause(seconds)
+        return _json({"schema": 1})
+
+    async def resume(_request: web.Request) -> web.Response:
+        agent.resume()
+        return _json({"schema": 1})
+
+    async def reload(_request: web.Request) -> web.Response:
+        try:
+            return _json({"schema": 1, "needs_restart": agent.reload()})
+        except Trouble as trouble:
+            return _json({"error": str(trouble)}, 422)
+
+    return [
+        web.post("/pause", pause),
+        web.post("/resume", resume),
+        web.post("/reload", reload),
+        stop_route(agent.stop),
+    ]
+
+
+def stop_route(stop: Callable[[bool], None]) -> web.RouteDef:
+    """`POST /stop {"now": bool}` alone. `stop` as in AgentPort."""
+
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            now = (await _body(request)).get("now", False)
+            if not isinstance(now, bool):
+                raise ValueError(f"now is {now!r}: true or false")
+        except ValueError as error:
+            return _wrong(error)
+        stop(now)
+        return _json({"schema": 1})
+
+    return web.post("/stop", answer)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """The JSON object that was sent; nothing is an empty one. Raises ValueError."""
+    sent = await request.read()
+    body = orjson.loads(sent) if sent else {}
+    if not isinstance(body, dict):
+        raise ValueError("the body is no JSON object")
+    return body
+
+
+def _seconds(body: dict[str, Any]) -> float | None:
+    """Raises ValueError."""
+    seconds = body.get("seconds")
+    if seconds is None:
+        return None
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if not number or not PAUSE_SECONDS_MIN <= seconds <= PAUSE_SECONDS_MAX:
+        raise ValueError(
+            f"seconds is {seconds!r}: {PAUSE_SECONDS_MIN} to {PAUSE_SECONDS_MAX} is allowed, or null for no end"
+        )
+    return float(seconds)
+
+
+def _wrong(error: ValueError) -> web.Response:
+    return _json({"error": str(error)}, 400)
+
+
+def _json(payload: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(payload), content_type="application/json", status=status)
