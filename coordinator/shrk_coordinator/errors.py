@@ -22,6 +22,7 @@ RETRY_AFTER_SECONDS_MAX = 30
 REASON_WORDS: Mapping[str, str] = {
     Reason.CLOSING: "wanted back by the owner soon",
     Reason.HOT: "too hot",
+    Reason.KEPT_BACK: "kept back by the owner's terms",
     Reason.ENDPOINT: "without this endpoint",
     Reason.TRIED: "asked in vain already",
     Reason.PIN: "of another kind than this answer needs",

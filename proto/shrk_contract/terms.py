@@ -229,6 +229,8 @@ class Terms:
     memory_bytes: int = 0
     #: Models that nobody asks for may be unloaded here.
     scales_to_zero: bool = False
+    #: Why nothing new is taken now, by what the owner allows (heat, hours, own use); empty: it is taken.
+    kept_back: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,7 @@ def _terms(report: Report) -> dict[str, Any]:
         "time_zone": terms.time_zone[:TEXT_LENGTH_MAX],
         "models": list(terms.models),
         "closes_in_seconds": terms.closes_in_seconds,
+        "kept_back": terms.kept_back[:TEXT_LENGTH_MAX],
         # For models, all together; None: no bound is told.
         "memory_bytes": terms.memory_bytes or None,
         "scales_to_zero": terms.scales_to_zero,

@@ -106,7 +106,7 @@ class Assigning:
             engines={model: _engine_facts(node, engine, *conditions[model]) for model, engine in engines.items()},
             allowed=frozenset(terms.models if terms else ()),
             closes_at=node.closes_at,
-            margin=node.margin,
+            margin=_margin(node),
             draining=node.draining,
             may_scale_to_zero=terms.scales_to_zero if terms else False,
             revision=node.assigned_revision,
@@ -140,6 +140,11 @@ def _condition(node: Node, engine: EngineReport) -> Condition:
     if state in COMING:
         return Condition.LOADING
     return Condition.FAILED if state is State.INCOMPATIBLE else Condition.ABSENT
+
+
+def _margin(node: Node) -> float | None:
+    """How far it is below its cap; a node that cools and cannot tell how hot it is, is hot."""
+    return 0.0 if node.margin is None and node.kept_back and node.state is State.COOLING else node.margin
 
 
 def _engine_facts(node: Node, engine: EngineReport, condition: Condition, since: float) -> EngineFacts:

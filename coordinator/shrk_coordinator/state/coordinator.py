@@ -32,6 +32,10 @@ TICK_SECONDS_MAX = 1.0
 HAND_OVER_SECONDS = 5.0
 
 
+#: What a node that closes is handed over for, by its own state; else for its owner.
+_WHY_CLOSING = {State.COOLING: "the node is too hot"}
+
+
 class CoordinatorState:
     """All that the coordinator knows and decides. Change it only through `handle`."""
 
@@ -245,7 +249,7 @@ class CoordinatorState:
         for node in self.roster.draining():
             effects += self._hand_over_draining(now, node)
         for node in self.roster.closing(now + HAND_OVER_SECONDS):
-            effects += self._hand_over_all(now, node, "its owner wants the node back")
+            effects += self._hand_over_all(now, node, _WHY_CLOSING.get(node.state, "its owner wants the node back"))
         self._ticked_at = now
         effects += self._dispatch.asking.look_again(now)
         return [*effects, *self._dispatch.give_up_waiting(now)]

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     DRAINING = "draining"
     CLOSING = "window_closes"
     HOT = "too_hot"
+    KEPT_BACK = "kept_back"
     ENDPOINT = "endpoint_not_served"
     TRIED = "already_tried"
     PIN = "another_pin"
@@ -95,7 +96,7 @@ def takes_nothing(node: Node, now: float) -> Reason | None:
         return Reason.CLOSING
     if node.margin is not None and node.margin < HEAT_MARGIN:
         return Reason.HOT
-    return None
+    return Reason.KEPT_BACK if node.kept_back else None
 
 
 def why_not(node: Node, offer: Offer, wish: Wish) -> Reason | None:

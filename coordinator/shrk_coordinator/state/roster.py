@@ -63,6 +63,8 @@ class Node:
     #: When its owner wants it back, in monotonic seconds, and how many degrees it is below its cap; None: not known.
     closes_at: float | None = None
     margin: float | None = None
+    #: Its owner's terms keep it from taking anything new.
+    kept_back: bool = False
     #: The newest assignment that it has answered on this link, and what it would not do, by model.
     assigned_revision: int = 0
     refused: dict[str, str] = field(default_factory=dict)
@@ -151,7 +153,7 @@ class Roster:
         node.owner, node.incarnation, node.link = owner, incarnation, link
         node.linked_at, node.address, node.start_id = now, address, start_id
         node.assigned_revision, node.refused, node.closes_at, node.margin = 0, {}, None, None
-        node.draining = False
+        node.draining = node.kept_back = False
         node.heard(now)
         for model in node.standings:
             if served := self._models.get(model):
@@ -177,6 +179,7 @@ class Roster:
         node.report = report
         closes_in = report.terms.closes_in_seconds
         node.closes_at = None if closes_in is None else now + closes_in
+        node.kept_back = bool(report.terms.kept_back)
         node.margin = _margin(report)
         node.name, node.agent_version = report.host.name[:NAMES_LENGTH_MAX], report.agent_version[:NAMES_LENGTH_MAX]
         node.note(now)

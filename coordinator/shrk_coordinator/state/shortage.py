@@ -40,9 +40,12 @@ def _why(node: Node, offer: Offer, reason: Reason, now: float, name: str) -> str
         case Reason.DRAINING:
             return f"{name} is stopping"
         case Reason.CLOSING:
-            return f"{name} closes in {lasting((node.closes_at or now) - now)}"
+            left = (node.closes_at or now) - now
+            return f"{name} closes in {lasting(left)}" if left > 0 else f"{name} is its owner's own now"
         case Reason.HOT:
             return f"{name} is too hot for new work"
+        case Reason.KEPT_BACK:
+            return f"{name} is kept back by its owner's terms"
     breaker = offer.standing.breaker
     if breaker.closed:
         return f"nothing was heard from {name} for {lasting(now - node.heard_at)}"

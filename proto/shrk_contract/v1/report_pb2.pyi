@@ -340,6 +340,7 @@ class Terms(google.protobuf.message.Message):
     CLOSES_IN_SECONDS_FIELD_NUMBER: builtins.int
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     SCALES_TO_ZERO_FIELD_NUMBER: builtins.int
+    KEPT_BACK_FIELD_NUMBER: builtins.int
     temperature_celsius_max: builtins.float
     schedule: builtins.str
     """Windows as the owner wrote them, with the zone they are meant in."""
@@ -350,6 +351,8 @@ class Terms(google.protobuf.message.Message):
     """For models, all together; 0: there is no bound."""
     scales_to_zero: builtins.bool
     """Models that nobody asks for may be unloaded here."""
+    kept_back: builtins.str
+    """Why nothing new is taken now, by what the owner allows (heat, hours, own use); empty: it is taken."""
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -362,9 +365,10 @@ class Terms(google.protobuf.message.Message):
         closes_in_seconds: builtins.float | None = ...,
         memory_bytes: builtins.int = ...,
         scales_to_zero: builtins.bool = ...,
+        kept_back: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_closes_in_seconds", b"_closes_in_seconds", "closes_in_seconds", b"closes_in_seconds"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_closes_in_seconds", b"_closes_in_seconds", "closes_in_seconds", b"closes_in_seconds", "memory_bytes", b"memory_bytes", "models", b"models", "scales_to_zero", b"scales_to_zero", "schedule", b"schedule", "temperature_celsius_max", b"temperature_celsius_max", "time_zone", b"time_zone"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_closes_in_seconds", b"_closes_in_seconds", "closes_in_seconds", b"closes_in_seconds", "kept_back", b"kept_back", "memory_bytes", b"memory_bytes", "models", b"models", "scales_to_zero", b"scales_to_zero", "schedule", b"schedule", "temperature_celsius_max", b"temperature_celsius_max", "time_zone", b"time_zone"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_closes_in_seconds", b"_closes_in_seconds"]) -> typing.Literal["closes_in_seconds"] | None: ...
 
 global___Terms = Terms

@@ -180,3 +180,14 @@ def test_a_node_where_probes_fail_is_replaced_and_begins_anew_once_it_has_unload
     assert told() == {"a": ()}
     report("a", links["a"], a_report((), paused=("m",)))
     assert not breaker.sick
+
+
+def test_a_node_that_cools_and_cannot_tell_how_hot_it_is_is_replaced(state: CoordinatorState) -> None:
+    links = {node: dial(state, node, a_report(("m",))) for node in "abc"}
+    links["d"] = dial(state, "d", a_report((), paused=("m",)))
+    for second in range(1, 40):
+        state.handle(seen.Reconcile(float(second)))
+    blind = replace(a_report(("m",)), status=Status(State.COOLING), terms=Terms(models=("m",), kept_back="no reading"))
+    state.handle(seen.NodeReported(40.0, "a", links["a"], replace(blind, host=Host("a"))))
+    told = {e.node_id: e.models for e in state.handle(seen.Reconcile(41.0)) if isinstance(e, do.AssignModels)}
+    assert told == {"d": ("m",)}

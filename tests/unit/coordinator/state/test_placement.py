@@ -50,6 +50,10 @@ def test_every_reason_not_to_ask_a_node_has_a_name() -> None:
     assert why_not(node, offer, Wish("m", CHAT, tried={offer.life})) is Reason.TRIED
     assert why_not(node, offer, Wish("m", Endpoint.EMBEDDINGS)) is Reason.ENDPOINT
     assert why_not(node, offer, Wish("m", CHAT, pin=OTHER_PIN)) is Reason.PIN
+    node.kept_back = True
+    assert why_not(node, offer, WISH) is Reason.KEPT_BACK
+    node.margin = 1.0
+    assert why_not(node, offer, WISH) is Reason.HOT
     node.draining = True
     assert why_not(node, offer, WISH) is Reason.DRAINING
 

@@ -64,6 +64,15 @@ def test_a_hot_a_closing_and_a_silent_node_are_each_told_as_that() -> None:
     )
 
 
+def test_a_node_whose_owner_has_it_and_one_that_is_kept_back_are_told_without_their_own_words() -> None:
+    state = served_by("a", "b", "c")
+    for node, terms in (("a", Terms(closes_in_seconds=0.0)), ("b", Terms(kept_back="no sensor answers: see http://x"))):
+        link = state.roster.nodes[node].link
+        assert link is not None
+        state.handle(seen.NodeReported(1.0, node, link, replace(a_report("m"), terms=terms)))
+    assert why(state, 2.0).startswith("node-a is its owner's own now; node-b is kept back by its owner's terms")
+
+
 def test_of_many_nodes_a_few_are_told_and_the_others_counted() -> None:
     state = served_by(*"abcde")
     for node in state.roster.nodes.values():
