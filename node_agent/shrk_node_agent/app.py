@@ -22,7 +22,7 @@ from shrk_contract.service import configure_logs, run_until_signalled, running
 from shrk_contract.settings import SettingsError
 from shrk_contract.state_dir import StateDirLock
 from shrk_contract.terms import Host, Rejection, Report, Status, Terms
-from shrk_node_agent import status
+from shrk_node_agent import owner_calls, status
 from shrk_node_agent.attempts import AttemptSink
 from shrk_node_agent.control import ControlSocket
 from shrk_node_agent.driver import Driver
@@ -43,10 +43,13 @@ from shrk_node_agent.link.joining import known_identity
 from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
-from shrk_node_agent.owner_calls import stop_route
+from shrk_node_agent.owner import device_of, gpus_of, wanted_of
 from shrk_node_agent.reload import LastReload, compare, merged
+from shrk_node_agent.sensors.gpu import SensorsFailed, VisibleDevicesWrong
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
+from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.terms.terms import Terms as OwnerTerms
 from shrk_node_agent.verdicts import Verdicts
 
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
@@ -68,13 +71,16 @@ def unix_ms() -> int:
 class Agent:
     """One node agent, from `start` to `stop`."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, read: Callable[[], AgentSettings] | None = None) -> None:
+        """`read`: the settings anew; None: they stay as they are."""
         self._settings = settings
+        self._read = read or (lambda: self._settings)
         self._stack = contextlib.AsyncExitStack()
         self._dialler: Dialler | None = None
         self._identity: Identity | None = None
         self._report_sequence = 0
         self._last_reload = LastReload()
+        self._began = time.monotonic()
         self._drains = True
         self._stop_asked = False
         self._version = version("shrk-node-agent")
@@ -86,12 +92,14 @@ class Agent:
         if settings.engine is not EngineKind.SIM:
             start = partial(fetched.start, downloads=_downloads(settings), start_engine=start)
         turned = Overseer.of_this_process().turned
+        self._gpus = gpus_of(settings, time.monotonic, self._load)
+        terms = OwnerTerms(wanted_of(settings, self._gpus))
         self.driver = Driver(
-            settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned
+            settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned, terms
         )
         verdicts = Verdicts(self._questions, self._link_status)
         self._control = ControlSocket(
-            settings.state_dir / "control.sock", self._status, [*verdicts.routes(), stop_route(self.stop_soon)]
+            settings.state_dir / "control.sock", self._status, [*verdicts.routes(), *owner_calls.routes(self)]
         )
 
     async def start(self) -> None:
@@ -114,6 +122,9 @@ class Agent:
         self._stack.push_async_callback(self._control.close)
         # Engines before the network: they take longest, and need no coordinator to load.
         self._stack.push_async_callback(self.driver.stop)
+        self._stack.push_async_callback(self._gpus.close)
+        await self._read_gpus()
+        await self._stack.enter_async_context(running(self.driver.watch(self._gpus), "sensors"))
         await self._stack.enter_async_context(running(self.driver.run(), "driver"))
         if self._identity is None:
             self._identity = await self._enrolled()
@@ -139,6 +150,16 @@ class Agent:
             start_id=os.urandom(START_ID_BYTES),
         )
         await self._stack.enter_async_context(running(self._dialler.run(), "dialler"))
+
+    async def _read_gpus(self) -> None:
+        """Once, before anything starts: GPUs that the owner names and that are not there are for them to mend. Raises
+        VisibleDevicesWrong."""
+        try:
+            await self._gpus.read()
+        except VisibleDevicesWrong:
+            raise
+        except SensorsFailed as failed:
+            log.error("no GPU can be read: nothing is served until one can", why=str(failed))
 
     @property
     def _identity_dir(self) -> Path:
@@ -208,6 +229,7 @@ class Agent:
     def apply(self, settings: AgentSettings) -> None:
         """From now on these hold. Only what `reload.RELOADED` names differs from those before."""
         self._settings = settings
+        self.driver.post(seen.TermsChanged(self.driver.now(), wanted_of(settings, self._gpus)))
 
     # --- what is told --------------------------------------------------------------------------------
 
@@ -216,10 +238,23 @@ class Agent:
         if self._dialler is not None:
             self._dialler.report_soon()
 
+    def _load(self) -> float:
+        """Of all slots that answer, 0 to 1."""
+        engines = self.driver.state.engines.values()
+        return min(1.0, sum(e.in_flight for e in engines) / max(1, sum(e.slots for e in engines)))
+
     def _status(self) -> dict[str, object]:
         node_id = self._identity.node_id if self._identity else ""
         told = status.document(self.driver, node_id, self._settings.name, self._link_status())
-        return told | {"settings": self._last_reload.document()}
+        reload = self._last_reload.document()
+        return told | {
+            "version": self._version,
+            "uptime_seconds": round(self.driver.now() - self._began, 1),
+            "coordinator": self._settings.controller or (self._identity.link_addresses[0] if self._identity else ""),
+            "schedule": status.schedule(self.driver, self._settings.schedule, self._settings.time_zone),
+            "settings": reload,
+            "settings_error": "\n".join(self._last_reload.problems),
+        }
 
     def _link_status(self) -> LinkStatus | None:
         return self._dialler.status if self._dialler else None
@@ -241,7 +276,13 @@ class Agent:
             ),
             status=Status(state, reason[:2_000]),
             engines=self.driver.state.reports(self.driver.now(), unix_ms()),
+            devices=tuple(map(device_of, self.driver.state.terms.readings)),
             terms=Terms(
+                temperature_celsius_max=self._settings.temp_max if self.driver.state.terms.readings else 0.0,
+                schedule=self._settings.schedule,
+                time_zone=self._settings.time_zone,
+                closes_in_seconds=self.driver.state.closes_in(self.driver.now()),
+                kept_back=self.driver.state.kept_back[:2_000],
                 models=tuple(spec.model for spec in self._settings.specs()),
                 memory_bytes=self._settings.memory_bytes,
                 scales_to_zero=self._settings.scale_to_zero,
@@ -260,6 +301,21 @@ class Agent:
             self.driver.cancelled(key)
 
     # --- the end -------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float | None) -> None:
+        """Take nothing new for so long, and let the owner have the machine; None: until `resume`."""
+        self.driver.post(seen.PauseAsked(self.driver.now(), seconds))
+
+    def resume(self) -> None:
+        """End a pause."""
+        self.driver.post(seen.ResumeAsked(self.driver.now()))
+
+    async def reload_now(self) -> list[str]:
+        """Read the settings again; those that changed and need a restart. Raises SettingsError."""
+        await self.reload(self._read)
+        if self._last_reload.problems:
+            raise SettingsError("the node agent", self._last_reload.problems)
+        return list(self._last_reload.needs_restart)
 
     def stop_soon(self, now: bool) -> None:
         """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""
@@ -338,6 +394,6 @@ def _refuse_unknown(sink: AttemptSink) -> None:
 async def run(settings: AgentSettings, read: Callable[[], AgentSettings]) -> None:
     """Run until SIGINT or SIGTERM, then drain; a second signal ends the drain. At SIGHUP settings are `read` again."""
     configure_logs(settings.log_format)
-    agent = Agent(settings)
+    agent = Agent(settings, read)
     async with answering_hangup(partial(agent.reload, read)):
         await run_until_signalled(agent)

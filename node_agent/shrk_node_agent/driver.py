@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import assert_never
 
 import structlog
@@ -27,13 +28,19 @@ from shrk_node_agent.engine.engine import (
 )
 from shrk_node_agent.engine.exchange import EngineClient
 from shrk_node_agent.engine.pulse import Pulse
+from shrk_node_agent.sensors import gpu
+from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.node import NodeState
+from shrk_node_agent.state.terms.actuators import Abilities, Rung
+from shrk_node_agent.state.terms.terms import Terms
 
+#: Cards warm up by a degree or two in that time; reading them costs some milliseconds.
+READ_SECONDS = 1.0
 #: Restarts, and the deadlines of an engine that says nothing, are seconds apart.
 TICK_SECONDS = 0.25
 #: An engine gets this long to end by itself; vLLM needs a third of a second.
@@ -64,12 +71,15 @@ class Driver:
         memory_bytes: int = 0,
         assigned: Callable[[do.TellAssigned], None] = lambda told: None,
         turned: Callable[[float], None] = lambda now: None,
+        terms: Terms | None = None,
     ) -> None:
         """`changed` hears whenever coordinators or people should be told, `assigned` what became of an assignment.
-        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick."""
+        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick. `terms`: what the
+        owner allows; None: everything."""
         self._turned = turned
         needs = (Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
-        self.state = NodeState(needs, memory_bytes)
+        self.state = NodeState(needs, memory_bytes, terms)
+        self._gpus: Gpus | None = None
         self._assigned = assigned
         self.processes: dict[EngineId, EngineProcess] = {}
         #: The last lines of engines that ended, for people.
@@ -100,9 +110,23 @@ class Driver:
             for engine, pulse in list(self._pulses.items()):
                 if pulse.moved():
                     self.post(seen.AnswersMoved(self.now(), engine, pulse.held))
-            self.post(seen.Tick(self.now()))
+            self.post(seen.Tick(self.now(), datetime.now(UTC)))
             self._turned(self.now())
             await asyncio.sleep(TICK_SECONDS)
+
+    async def watch(self, gpus: Gpus) -> None:
+        """Read the GPUs once a second until cancelled. A reading that does not come is told: what is unseen is hot."""
+        self._gpus = gpus
+        while True:
+            try:
+                readings = await gpus.read()
+            except SensorsFailed as failed:
+                self.post(seen.SensorsFailed(self.now(), str(failed)))
+            else:
+                abilities = {reading.uuid: _abilities(gpus.abilities(reading.uuid)) for reading in readings}
+                pids = frozenset(pid for process in self.processes.values() for pid in process.pids())
+                self.post(seen.SensorsRead(self.now(), readings, abilities, pids))
+            await asyncio.sleep(READ_SECONDS)
 
     def post(self, event: Event) -> None:
         """Take in one fact and carry out what follows from it."""
@@ -189,6 +213,10 @@ class Driver:
                 self._assigned(effect)
             case do.RunAttempt():
                 self._run(effect)
+            case do.ActuateGpu():
+                self._in_background(self._actuate(effect), f"actuate-{effect.uuid}")
+            case do.MoveAttempts(keys, reason):
+                self._end_attempts(keys, Failed(Fault.NODE, reason, code="node_draining"))
             case do.RejectAttempt(key, reason, message):
                 self._reject(key, reason, message)
             case do.TellStatus():
@@ -234,11 +262,14 @@ class Driver:
         log.error("ending an engine", model=self._specs[engine].model, why=reason)
         self._stop_pulse(engine)
         self._in_background(self.processes[engine].stop(HUNG_STOP_SECONDS), f"end-{engine}")
-        self._end_attempts(engine, Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
+        self._end_attempts(self._of(engine), Failed(Fault.ENGINE, "the engine stopped answering", code="engine_hung"))
 
-    def _end_attempts(self, engine: EngineId, why: Failed) -> None:
-        for running in self._running.values():
-            if running.engine == engine:
+    def _of(self, engine: EngineId) -> Sequence[AttemptKey]:
+        return [key for key, running in self._running.items() if running.engine == engine]
+
+    def _end_attempts(self, keys: Sequence[AttemptKey], why: Failed) -> None:
+        for key in keys:
+            if running := self._running.get(key):
                 # Where nobody reads the link, its own end tells of all its attempts.
                 with contextlib.suppress(PeerNotReading):
                     running.sink.fail(why)
@@ -248,7 +279,8 @@ class Driver:
         """End an engine that is not wanted any more; what it still answers goes on elsewhere."""
         log.info("unloading a model", model=self._specs[engine].model)
         self._stop_pulse(engine)
-        self._end_attempts(engine, Failed(Fault.NODE, "the model is being unloaded", code="node_draining"))
+        unloaded = Failed(Fault.NODE, "the model is being unloaded", code="node_draining")
+        self._end_attempts(self._of(engine), unloaded)
         self._in_background(self._end_started(engine), f"unload-{engine}")
 
     async def _end_started(self, engine: EngineId) -> None:
@@ -259,6 +291,16 @@ class Driver:
     def _stop_pulse(self, engine: EngineId) -> None:
         if pulse := self._pulses.pop(engine, None):
             pulse.stop()
+
+    async def _actuate(self, wish: do.ActuateGpu) -> None:
+        assert self._gpus is not None, "only a GPU that was read is set"
+        if wish.rung is Rung.POWER_LIMIT:
+            done = await self._gpus.set_power_limit(wish.uuid, wish.value)
+        else:
+            done = await self._gpus.set_target_temperature(wish.uuid, wish.value)
+        if not done.confirmed:
+            log.warning("a GPU was not set", gpu=wish.uuid, what=wish.rung.name.lower(), why=done.reason)
+        self.post(seen.GpuActuated(self.now(), wish.uuid, wish.rung, done.confirmed))
 
     def _in_background(self, work: object, name: str) -> asyncio.Task[None]:
         assert asyncio.iscoroutine(work)
@@ -284,3 +326,14 @@ class Driver:
         await asyncio.gather(*(p.stop(ENGINE_STOP_SECONDS) for p in self.processes.values()))
         for client in self._clients.values():
             await client.close()
+
+
+def _abilities(told: gpu.Abilities) -> Abilities:
+    """As the terms reckon with them."""
+    watts = told.power_limit
+    return Abilities(
+        target_temperature=told.target_temperature is not None,
+        power_limit=watts is not None,
+        watts_min=watts.minimum if watts else 0.0,
+        watts_max=watts.maximum if watts else 0.0,
+    )

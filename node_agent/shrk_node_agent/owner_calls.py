@@ -24,11 +24,11 @@ class AgentPort(Protocol):
         """End a pause; without one, nothing."""
         ...
 
-    def stop(self, now: bool) -> None:
+    def stop_soon(self, now: bool) -> None:
         """Begin to drain, then end; `now`: without the drain. Returns at once."""
         ...
 
-    def reload(self) -> list[str]:
+    async def reload_now(self) -> list[str]:
         """Read the settings anew; those that changed and need a restart. Raises Trouble where they are not valid."""
         ...
 
@@ -50,7 +50,7 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
 
     async def reload(_request: web.Request) -> web.Response:
         try:
-            return _json({"schema": 1, "needs_restart": agent.reload()})
+            return _json({"schema": 1, "needs_restart": await agent.reload_now()})
         except Trouble as trouble:
             return _json({"error": str(trouble)}, 422)
 
@@ -58,7 +58,7 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
         web.post("/pause", pause),
         web.post("/resume", resume),
         web.post("/reload", reload),
-        stop_route(agent.stop),
+        stop_route(agent.stop_soon),
     ]
 
 

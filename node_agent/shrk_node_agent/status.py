@@ -7,6 +7,7 @@ from typing import Any
 
 from shrk_node_agent.driver import Driver
 from shrk_node_agent.link.dial import LinkState, LinkStatus
+from shrk_node_agent.state.devices import GpuReading
 
 #: Changes only when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -24,6 +25,10 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
         "name": name,
         "state": str(state),
         "reason": reason,
+        "next_action": driver.state.permit.next_action,
+        "gpus": [_gpu(driver, reading) for reading in driver.state.terms.readings],
+        "paused": _paused(driver, now),
+        "health": [{"what": what, "next": ""} for what in driver.state.permit.also],
         "link": str(link.state if link else LinkState.CONNECTING),
         "link_reason": link.reason if link else "",
         "engines": [
@@ -43,3 +48,41 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
             for engine in driver.state.engines.values()
         ],
     }
+
+
+def schedule(driver: Driver, text: str, zone: str) -> dict[str, Any]:
+    """The owner's hours, and how they stand."""
+    opening = driver.state.terms.opening
+    return {
+        "text": text,
+        "zone": zone,
+        "open": opening.open,
+        "closes_in_seconds": opening.closes_in,
+        "opens_in_seconds": opening.opens_in,
+    }
+
+
+def _gpu(driver: Driver, reading: GpuReading) -> dict[str, Any]:
+    heat = driver.state.terms.heats[reading.uuid]
+    rung = heat.view.rung
+    return {
+        "index": reading.index,
+        "uuid": reading.uuid,
+        "name": reading.name,
+        "temperature_celsius": reading.temperature_celsius,
+        "cap_celsius": heat.cap,
+        "power_watts": reading.power_watts,
+        "memory_bytes": reading.memory_bytes,
+        "memory_free_bytes": reading.memory_free_bytes,
+        "utilisation": reading.utilisation,
+        "rung": rung.name.lower().replace("_", " ") if rung else "",
+        "lost": reading.lost,
+        "throttle": list(reading.throttle),
+    }
+
+
+def _paused(driver: Driver, now: float) -> dict[str, Any] | None:
+    pause = driver.state.terms.pause
+    if pause is None:
+        return None
+    return {"until_seconds": None if pause.until is None else round(pause.until - now, 1)}

@@ -50,12 +50,12 @@ class PlayedAgent:
         """Note it."""
         self.asked.append("resume")
 
-    def stop(self, now: bool) -> None:
+    def stop_soon(self, now: bool) -> None:
         """Note it."""
         self.asked.append(("stop", now))
         self.stops()
 
-    def reload(self) -> list[str]:
+    async def reload_now(self) -> list[str]:
         """Note it, and answer what the test wants."""
         self.asked.append("reload")
         if isinstance(self.reloaded, Trouble):

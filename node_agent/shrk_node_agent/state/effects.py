@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shrk_contract.terms import ModelOutcome, Rejection
 from shrk_node_agent.state.events import AttemptKey, EngineId
+from shrk_node_agent.state.terms.actuators import Rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,25 @@ class RejectAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class ActuateGpu:
+    """Set this on a GPU, read it back, and tell."""
+
+    uuid: str
+    rung: Rung
+    #: Degrees Celsius or watts.
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAttempts:
+    """The owner's terms leave no room for these: fail them in such a way that they go on elsewhere."""
+
+    keys: tuple[AttemptKey, ...]
+    #: One sentence for operators.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TellStatus:
     """Something changed that coordinators, or people who look, should hear at once."""
 
@@ -85,5 +105,7 @@ Effect = (
     | TellAssigned
     | RunAttempt
     | RejectAttempt
+    | ActuateGpu
+    | MoveAttempts
     | TellStatus
 )

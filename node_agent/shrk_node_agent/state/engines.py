@@ -34,6 +34,7 @@ NO_ROOM_YET = "It does not fit beside the models before it (memory_gb), and no c
 NO_ROOM = "A coordinator wants this model here, but it does not fit beside the others (memory_gb)"
 NOT_ASSIGNED = "No coordinator wants this model here now"
 #: For the owner: why an engine is started anew.
+KEPT_BACK = "Its owner's terms keep this node from serving now"
 HUNG = "The engine hung: no token came"
 #: For the owner, before the last error: why an engine is left alone, and how it is tried again.
 LEFT_ALONE = f"It came to no token {BARREN_STARTS_MAX} times in a row and is left alone"
@@ -113,6 +114,12 @@ class EngineView:
             self._enter(self.since if self.state is State.PAUSED else now, State.PAUSED, why)
         elif self.unload_at is not None:
             self.reason = why
+
+    def keep_back(self, now: float, why: str) -> None:
+        """Its owner wants the machine: it is ended at once."""
+        self.unwant(now, why)
+        if self.unload_at is not None:
+            self.unload_at = now
 
     def unloads(self, now: float) -> bool:
         """Whether it is to be ended now; once."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from shrk_contract.terms import Endpoint, Pin
+from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.actuators import Abilities, Rung
+from shrk_node_agent.state.terms.terms import Wanted
 
 EngineId = str
 #: One attempt: the link it came on and its stream there.
 AttemptKey = tuple[int, int]
+#: Where nobody's hours matter.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +135,65 @@ class DrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class SensorsRead:
+    """The GPUs were read."""
+
+    now: float
+    readings: tuple[GpuReading, ...]
+    #: What may be set on each, by UUID.
+    abilities: Mapping[str, Abilities]
+    #: Processes of our engines, looked at after the reading.
+    pids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SensorsFailed:
+    """The GPUs could not be read."""
+
+    now: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuActuated:
+    """What was to be set on a GPU was read back."""
+
+    now: float
+    uuid: str
+    rung: Rung
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """The owner wants a pause, for so many seconds; None: until they resume."""
+
+    now: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """The owner ends a pause."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class TermsChanged:
+    """The owner has changed the settings."""
+
+    now: float
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed: what is due is done."""
 
     now: float
+    #: The wall clock, for the owner's hours.
+    utc: datetime = _EPOCH
 
 
 Event = (
@@ -147,5 +209,11 @@ Event = (
     | Assigned
     | LinkChanged
     | DrainAsked
+    | SensorsRead
+    | SensorsFailed
+    | GpuActuated
+    | PauseAsked
+    | ResumeAsked
+    | TermsChanged
     | Tick
 )

@@ -10,9 +10,12 @@ from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, EngineView
+from shrk_node_agent.state.engines import KEPT_BACK, NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.liveness import Liveness, Want
+from shrk_node_agent.state.terms.occupancy import Ours
+from shrk_node_agent.state.terms.permit import Pause
+from shrk_node_agent.state.terms.terms import Terms, Wishes
 
 #: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
 WAITING_MAX = 1_000
@@ -35,11 +38,18 @@ _BEST_FIRST = (
 )
 
 
+#: What tells of the owner's terms.
+TermsEvent = (
+    seen.SensorsRead | seen.SensorsFailed | seen.GpuActuated | seen.PauseAsked | seen.ResumeAsked | seen.TermsChanged
+)
+
+
 class NodeState:
     """All that the agent knows and decides. Change it only through `handle`."""
 
-    def __init__(self, engines: Iterable[Need], memory_bytes: int = 0) -> None:
-        """`engines`: those that this node may run. `memory_bytes`: for all models together; 0: there is no bound."""
+    def __init__(self, engines: Iterable[Need], memory_bytes: int = 0, terms: Terms | None = None) -> None:
+        """`engines`: those that this node may run. `memory_bytes`: for all models together; 0: there is no bound.
+        `terms`: what the owner allows; None: everything, always."""
         needs = list(engines)
         self.engines = {n.engine: EngineView(n.engine, n.model, memory_bytes=n.memory_bytes) for n in needs}
         self.assignment = Assignment.at_start(needs, memory_bytes)
@@ -47,6 +57,10 @@ class NodeState:
             self.engines[engine].unwant(0.0, NO_ROOM_YET)
         self.attempts: dict[AttemptKey, EngineId] = {}
         self.draining = False
+        self.terms = terms or Terms()
+        self.permit = self.terms.permit(0.0)
+        #: The terms want all that is loaded to be ended.
+        self._kept = False
         #: Grows with every change that people or coordinators may want to see.
         self.revision = 0
 
@@ -85,8 +99,18 @@ class NodeState:
             case seen.DrainAsked():
                 self.draining = True
                 return [self._tell()]
-            case seen.Tick(now):
-                return self._tick(now)
+            case (
+                seen.SensorsRead()
+                | seen.SensorsFailed()
+                | seen.GpuActuated()
+                | seen.PauseAsked()
+                | seen.ResumeAsked()
+                | seen.TermsChanged()
+            ):
+                return [*self._terms_told(event), *self._obey_terms(event.now)]
+            case seen.Tick(now, utc):
+                wishes = _actuations(self.terms.tick(now, utc))
+                return [*wishes, *self._obey_terms(now), *self._tick(now)]
             case _:
                 assert_never(event)
 
@@ -103,16 +127,18 @@ class NodeState:
         if not self.assignment.assigned(revision, event.models):
             return []
         for engine in self.engines.values():
-            if engine.id in self.assignment.wanted:
-                engine.want(event.now)
-            else:
+            if engine.id not in self.assignment.wanted:
                 engine.unwant(event.now, NO_ROOM if engine.model in event.models else NOT_ASSIGNED)
+            elif not self._kept:
+                engine.want(event.now)
         return [do.TellAssigned(*revision, self.assignment.outcomes), self._tell()]
 
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
         if self.draining:
             return do.RejectAttempt(key, Rejection.DRAINING, STOPPING)
+        if not self.permit.admits:
+            return do.RejectAttempt(key, Rejection.TERMS, self.permit.reason)
         serving = [e for e in self.engines.values() if e.model == model and e.state is State.ONLINE]
         if not serving:
             return do.RejectAttempt(key, Rejection.TERMS, f"this node does not serve {model!r} now")
@@ -120,11 +146,86 @@ class NodeState:
         if not able:
             return do.RejectAttempt(key, Rejection.UNSUPPORTED, f"{model!r} does not answer this endpoint here")
         engine = min(able, key=lambda e: e.load)
-        if engine.in_flight >= engine.slots + WAITING_MAX:
+        if engine.in_flight >= self._slots(engine) + (WAITING_MAX if self.permit.slot_share >= 1.0 else 0):
             return do.RejectAttempt(key, Rejection.BUSY, "the engine's queue is full")
         self.attempts[key] = engine.id
         engine.attempt_began(asked.now)
         return do.RunAttempt(key, engine.id)
+
+    # --- the owner's terms -------------------------------------------------------------------------
+
+    def _terms_told(self, event: TermsEvent) -> list[Effect]:
+        match event:
+            case seen.SensorsRead(now, readings, abilities, pids):
+                ours = Ours(
+                    pids,
+                    sum(engine.memory_bytes for engine in self.engines.values() if engine.loaded),
+                    working=any(e.in_flight or (e.loaded and e.liveness is None) for e in self.engines.values()),
+                )
+                return _actuations(self.terms.read(now, readings, abilities, ours))
+            case seen.SensorsFailed(_, reason):
+                self.terms.failed(reason)
+            case seen.GpuActuated(now, uuid, rung, confirmed):
+                self.terms.actuated(now, uuid, rung, confirmed)
+            case seen.PauseAsked(now, seconds):
+                self.terms.pause = Pause(now, None if seconds is None else now + seconds)
+            case seen.ResumeAsked():
+                self.terms.pause = None
+            case seen.TermsChanged(_, wanted):
+                self.terms.change(wanted)
+            case _:
+                assert_never(event)
+        return []
+
+    def _obey_terms(self, now: float) -> list[Effect]:
+        """Take in what is permitted now: what is loaded, and what runs."""
+        before, self.permit = self.permit, self.terms.permit(now)
+        permit = self.permit
+        if permit.stop is not self._kept:
+            self._kept = permit.stop
+            for engine in self.engines.values():
+                if self._kept:
+                    engine.keep_back(now, KEPT_BACK)
+                elif engine.id in self.assignment.wanted:
+                    engine.want(now)
+        effects: list[Effect] = []
+        if moved := self._beyond(now):
+            effects.append(do.MoveAttempts(moved, permit.reason))
+        told = (permit.state, permit.admits, permit.slot_share, permit.stop, permit.drain_by is None)
+        if told != (before.state, before.admits, before.slot_share, before.stop, before.drain_by is None):
+            effects.append(self._tell())
+        return effects
+
+    def _beyond(self, now: float) -> tuple[AttemptKey, ...]:
+        """What runs and may not: all of it once the time to drain is over, else the newest beyond the slots left."""
+        permit = self.permit
+        if permit.slot_share >= 1.0 and (permit.drain_by is None or now < permit.drain_by):
+            return ()
+        if permit.drain_by is not None and now >= permit.drain_by:
+            return tuple(self.attempts)
+        moved: list[AttemptKey] = []
+        for engine in self.engines.values():
+            keys = [key for key, running in self.attempts.items() if running == engine.id]
+            moved += keys[self._slots(engine) :]
+        return tuple(moved)
+
+    def _slots(self, engine: EngineView) -> int:
+        """How many answers it may generate at once, as heat leaves them."""
+        share = self.permit.slot_share
+        return engine.slots if share >= 1.0 else max(int(engine.slots * share), 1 if share > 0 else 0)
+
+    @property
+    def kept_back(self) -> str:
+        """Why nothing new is taken, by the owner's terms; empty: it is."""
+        return "" if self.permit.admits else self.permit.reason
+
+    def closes_in(self, now: float) -> float | None:
+        """Seconds until what runs here has to be elsewhere; None: nobody knows of such a time."""
+        if self.permit.drain_by is not None:
+            return max(0.0, self.permit.drain_by - now)
+        return self.permit.closes_in
+
+    # --- time --------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -160,6 +261,8 @@ class NodeState:
         """The node's own state, and why."""
         if self.draining:
             return State.DRAINING, "the agent is stopping"
+        if self.permit.state is not None:
+            return self.permit.state, self.permit.reason
         if not self.engines:
             return State.PAUSED, "no model is to be served"
         best = min(self.engines.values(), key=lambda e: _BEST_FIRST.index(e.state))
@@ -170,7 +273,8 @@ class NodeState:
         return tuple(self._report(e, now, unix_ms) for e in self.engines.values())
 
     def _report(self, engine: EngineView, now: float, unix_ms: int) -> EngineReport:
-        running = min(engine.in_flight, engine.slots)
+        slots = self._slots(engine)
+        running = min(engine.in_flight, slots)
         return EngineReport(
             id=engine.id,
             model=engine.model,
@@ -182,7 +286,7 @@ class NodeState:
             ),
             pin=engine.pin,
             endpoints=engine.endpoints,
-            slots=engine.slots,
+            slots=slots,
             running=running,
             waiting=engine.in_flight - running,
             context_tokens=engine.context_tokens,
@@ -190,6 +294,10 @@ class NodeState:
             life=engine.life,
             memory_bytes=engine.memory_bytes,
         )
+
+
+def _actuations(wishes: Wishes) -> list[Effect]:
+    return [do.ActuateGpu(uuid, wish.rung, wish.value) for uuid, wish in wishes]
 
 
 def _live(liveness: Liveness, event: seen.AnswersMoved | seen.FiguresRead | seen.CanaryAnswered) -> None:

@@ -1,0 +1,45 @@
+"""What an owner's settings come to: the sensors that this machine gets, and the terms that the state obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shrk_contract.terms import Device
+from shrk_node_agent.sensors.choose import choose
+from shrk_node_agent.sensors.gpu import Gpus
+from shrk_node_agent.sensors.none import NoGpus
+from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.hours import Schedule
+from shrk_node_agent.state.terms.occupancy import When
+from shrk_node_agent.state.terms.terms import Wanted
+from shrk_node_agent.time_zone import zone
+
+
+def gpus_of(settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float]) -> Gpus:
+    """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed."""
+    return choose(str(settings.gpu), settings.visible_devices, settings.scripted_gpu, clock=clock, load=load)
+
+
+def wanted_of(settings: AgentSettings, gpus: Gpus) -> Wanted:
+    """The terms."""
+    return Wanted(
+        cap=settings.temp_max,
+        schedule=Schedule.parse(settings.schedule),
+        zone=zone(settings.time_zone),
+        when=When(str(settings.when)),
+        gpus=not isinstance(gpus, NoGpus),
+    )
+
+
+def device_of(reading: GpuReading) -> Device:
+    """A GPU as coordinators hear of it."""
+    return Device(
+        id=reading.uuid,
+        name=reading.name,
+        memory_bytes=reading.memory_bytes,
+        memory_free_bytes=reading.memory_free_bytes or 0,
+        temperature_celsius=reading.temperature_celsius,
+        power_watts=reading.power_watts,
+        utilisation=reading.utilisation,
+    )

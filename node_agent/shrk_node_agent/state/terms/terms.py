@@ -1,0 +1,103 @@
+"""The owner's terms as the door asks for them: hours, heat of each GPU, owner first and pauses, as one permit.
+
+Every engine may run on every GPU that the owner shows us, so that the worst of them holds for all; only a GPU that has
+fallen off the bus does not count while there are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+
+from shrk_contract.terms import State
+from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.actuators import Abilities, Actuation, Rung
+from shrk_node_agent.state.terms.hours import Opening, Schedule
+from shrk_node_agent.state.terms.occupancy import Ours, Owner, When
+from shrk_node_agent.state.terms.permit import Pause, Permit, permit
+from shrk_node_agent.state.terms.thermal import Heat
+
+#: The cap where an owner says nothing, in degrees Celsius: fans stay quiet, and about a tenth of the speed is lost.
+CAP_DEFAULT = 70.0
+
+#: What should be set on which GPU.
+Wishes = tuple[tuple[str, Actuation], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the owner wants, as set."""
+
+    cap: float = CAP_DEFAULT
+    schedule: Schedule = field(default_factory=lambda: Schedule.parse(""))
+    zone: tzinfo = UTC
+    when: When = When.ALWAYS
+    #: This machine has GPUs: until one was read nothing is served.
+    gpus: bool = False
+
+
+class Terms:
+    """All of them. Times are monotonic seconds, but for the wall clock that is told with them."""
+
+    def __init__(self, wanted: Wanted | None = None) -> None:
+        self.wanted = wanted or Wanted()
+        self.readings: tuple[GpuReading, ...] = ()
+        self.pause: Pause | None = None
+        self.opening = Opening(open=True)
+        self.heats: dict[str, Heat] = {}
+        self._owners: dict[str, Owner] = {}
+        #: Why nothing could be read when that was last tried; empty: it could.
+        self._failure = ""
+
+    def change(self, wanted: Wanted) -> None:
+        """The owner has changed them."""
+        self.wanted = wanted
+        for heat in self.heats.values():
+            heat.set_cap(wanted.cap)
+        for owner in self._owners.values():
+            owner.when = wanted.when
+
+    def read(
+        self, now: float, readings: Sequence[GpuReading], abilities: Mapping[str, Abilities], ours: Ours
+    ) -> Wishes:
+        """The GPUs were read; what should be set on them."""
+        self.readings, self._failure = tuple(readings), ""
+        wishes: list[tuple[str, Actuation]] = []
+        for reading in readings:
+            heat = self.heats.get(reading.uuid)
+            if heat is None:
+                able = abilities.get(reading.uuid, Abilities())
+                heat = self.heats[reading.uuid] = Heat(reading.uuid, reading.index, self.wanted.cap, able)
+                self._owners[reading.uuid] = Owner(reading.uuid, reading.index, self.wanted.when)
+            wishes += ((reading.uuid, wish) for wish in heat.reading(now, reading))
+            self._owners[reading.uuid].reading(now, reading, ours)
+        return tuple(wishes)
+
+    def failed(self, reason: str) -> None:
+        """The GPUs could not be read."""
+        self._failure = reason
+
+    def tick(self, now: float, utc: datetime) -> Wishes:
+        """Time has passed; what should be set on GPUs."""
+        self.opening = self.wanted.schedule.at(utc, self.wanted.zone)
+        if self.pause is not None and not self.pause.holds(now):
+            self.pause = None
+        return tuple((uuid, wish) for uuid, heat in self.heats.items() for wish in heat.tick(now))
+
+    def actuated(self, now: float, uuid: str, rung: Rung, confirmed: bool) -> None:
+        """A wish was read back."""
+        if heat := self.heats.get(uuid):
+            heat.actuated(now, rung, confirmed)
+
+    def permit(self, now: float) -> Permit:
+        """What may be done now."""
+        thermals = [heat.view for heat in self.heats.values()]
+        if any(not thermal.lost for thermal in thermals):
+            thermals = [thermal for thermal in thermals if not thermal.lost]
+        occupancies = [owner.tick(now) for owner in self._owners.values()]
+        allowed = permit(now, self.opening, thermals, occupancies, self.pause)
+        if self.wanted.gpus and not self.heats and allowed.state is None:
+            why = self._failure or "its GPUs have not been read yet"
+            return Permit(State.COOLING, why, "Look at its driver: shrk doctor", admits=False)
+        return allowed

@@ -1,0 +1,129 @@
+"""What the door does when the owner's terms change: what is taken, what runs, and what is loaded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shrk_contract.terms import Endpoint, Pin, Rejection, State
+from shrk_node_agent.state import effects as do
+from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.assignment import Need
+from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.effects import Effect
+from shrk_node_agent.state.node import NodeState
+from shrk_node_agent.state.terms.actuators import Abilities
+from shrk_node_agent.state.terms.hours import Schedule
+from shrk_node_agent.state.terms.permit import DRAIN_SECONDS
+from shrk_node_agent.state.terms.terms import Terms, Wanted
+
+CHAT = Endpoint.CHAT_COMPLETIONS
+NOON = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+SLOTS = 4
+
+
+def a_node(wanted: Wanted | None = None) -> NodeState:
+    """A node with one engine that serves."""
+    node = NodeState([Need("m", "m", 10)], terms=Terms(wanted))
+    node.handle(seen.Tick(0.0, NOON))
+    node.handle(seen.EngineBecameReady(0.5, "m", Pin(), (CHAT,), SLOTS, 4096))
+    return node
+
+
+def ask(node: NodeState, now: float, stream: int = 1) -> Effect:
+    [effect] = node.handle(seen.AttemptAsked(now, (1, stream), "m", CHAT))
+    return effect
+
+
+def heat(node: NodeState, now: float, celsius: float, abilities: Abilities | None = None) -> list[Effect]:
+    reading = GpuReading("GPU-0", 0, "card", 24 << 30, 24 << 30, celsius, power_limit_watts=300.0)
+    return list(node.handle(seen.SensorsRead(now, (reading,), {"GPU-0": abilities or Abilities()}, frozenset())))
+
+
+def test_a_paused_node_takes_nothing_lets_answers_end_and_gives_the_memory_back() -> None:
+    node = a_node()
+    assert isinstance(ask(node, 1.0), do.RunAttempt)
+    assert do.TellStatus() in node.handle(seen.PauseAsked(2.0, None))
+    refused = ask(node, 3.0, 2)
+    assert isinstance(refused, do.RejectAttempt)
+    assert (refused.reason, "paused by its owner" in refused.message) == (Rejection.TERMS, True)
+    assert (node.status()[0], node.closes_in(3.0)) == (State.PAUSED, DRAIN_SECONDS - 1.0)
+    assert not [e for e in node.handle(seen.Tick(3.0, NOON)) if isinstance(e, do.UnloadEngine | do.MoveAttempts)]
+    late = list(node.handle(seen.Tick(2.0 + DRAIN_SECONDS, NOON)))
+    assert [e.keys for e in late if isinstance(e, do.MoveAttempts)] == [((1, 1),)]
+    assert do.UnloadEngine("m") in late
+    node.handle(seen.AttemptEnded(70.0, (1, 1)))
+    node.handle(seen.EngineEnded(71.0, "m", "stopped", False))
+    assert node.engines["m"].state is State.PAUSED
+    node.handle(seen.ResumeAsked(80.0))
+    assert do.StartEngine("m") in node.handle(seen.Tick(80.0, NOON))
+    assert node.kept_back == ""
+
+
+def test_what_is_assigned_while_the_owner_has_the_machine_is_loaded_when_they_give_it_back() -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, 100.0))
+    node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
+    node.handle(seen.EngineEnded(62.0, "m", "stopped", False))
+    node.handle(seen.Assigned(63.0, 1, 1, ("m",)))
+    assert do.StartEngine("m") not in node.handle(seen.Tick(64.0, NOON))
+    assert do.StartEngine("m") in node.handle(seen.Tick(101.5, NOON))
+
+
+def test_outside_its_hours_a_node_loads_nothing_and_inside_it_does() -> None:
+    node = NodeState([Need("m", "m")], terms=Terms(Wanted(schedule=Schedule.parse("22:00-08:00"))))
+    assert do.StartEngine("m") not in node.handle(seen.Tick(0.0, NOON))
+    assert (node.status()[0], node.engines["m"].state) == (State.OFF_SCHEDULE, State.PAUSED)
+    assert do.StartEngine("m") in node.handle(seen.Tick(1.0, NOON + timedelta(hours=10)))
+
+
+def test_a_hot_card_takes_nothing_new_and_what_runs_goes_on_until_it_is_too_hot() -> None:
+    node = a_node(Wanted(cap=70.0, gpus=True))
+    for now in (1.0, 2.0):
+        heat(node, now, 50.0)
+    for stream in range(SLOTS):
+        assert isinstance(ask(node, 2.0, stream), do.RunAttempt)
+    warming = [e for second in range(80) for e in heat(node, 3.0 + second, 50.0 + second * 0.225)]
+    assert isinstance(ask(node, 83.0, 9), do.RejectAttempt)
+    assert not [e for e in warming if isinstance(e, do.MoveAttempts)]
+    assert "°C of 70 °C" in node.kept_back
+    moved = [e for now in (84.0, 85.0) for e in heat(node, now, 74.0) if isinstance(e, do.MoveAttempts)]
+    assert moved
+    assert node.engines["m"].state is State.ONLINE, "it stays loaded"
+    stopped = [*heat(node, 86.0, 79.0), *node.handle(seen.Tick(86.2, NOON))]
+    assert do.UnloadEngine("m") in stopped
+
+
+def test_with_fewer_slots_the_newest_answers_are_moved_and_no_more_are_taken() -> None:
+    node = a_node(Wanted(cap=70.0, gpus=True))
+    for now in (1.0, 2.0):
+        heat(node, now, 50.0)
+    for stream in range(SLOTS):
+        ask(node, 2.0, stream)
+    heat(node, 3.0, 69.0)
+    moved = [e for e in heat(node, 4.0, 70.0) if isinstance(e, do.MoveAttempts)]
+    assert moved
+    share = node.permit.slot_share
+    assert share < 1.0
+    kept = int(SLOTS * share)
+    assert moved[0].keys == tuple((1, stream) for stream in range(kept, SLOTS))
+
+
+def test_what_should_be_set_on_a_card_is_asked_for_and_a_failed_reading_is_no_reading() -> None:
+    node = a_node(Wanted(cap=70.0, gpus=True))
+    able = Abilities(target_temperature=False, power_limit=True, watts_min=100.0, watts_max=300.0)
+    effects = [e for now in (1.0, 2.0, 3.0) for e in heat(node, now, 68.0, able)]
+    assert [e.uuid for e in effects if isinstance(e, do.ActuateGpu)] == ["GPU-0"]
+    node.handle(seen.SensorsFailed(4.0, "time-out"))
+    node.handle(seen.Tick(12.0, NOON))
+    assert "counts as hot" in node.kept_back
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_stopping_node_says_that_it_stops_whatever_its_terms_are(draining: bool) -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, None))
+    if draining:
+        node.handle(seen.DrainAsked(2.0))
+    assert node.status()[0] is (State.DRAINING if draining else State.PAUSED)
