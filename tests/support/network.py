@@ -64,6 +64,24 @@ class NodeProcess:
             status: dict[str, Any] = await answer.json()
             return status
 
+    async def news(self, revision: int) -> None:
+        """Return when its status is another one than that, or after a while."""
+        connector = aiohttp.UnixConnector(str(self.directory / "control.sock"))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(f"http://agent/status?after={revision}&wait_seconds=1") as answer,
+        ):
+            assert answer.status == 200
+
+    async def post(self, path: str, body: dict[str, Any]) -> None:
+        """Ask it something on its control socket, as the verbs do."""
+        connector = aiohttp.UnixConnector(str(self.directory / "control.sock"))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"http://agent{path}", json=body) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+
     def log(self) -> str:
         """What the agent wrote."""
         return (self.directory / "agent.log").read_text()
