@@ -38,7 +38,7 @@ KEPT_BACK = "Its owner's terms keep this node from serving now"
 HUNG = "The engine hung: no token came"
 #: For the owner, before the last error: why an engine is left alone, and how it is tried again.
 LEFT_ALONE = f"It came to no token {BARREN_STARTS_MAX} times in a row and is left alone"
-RETRY_COMMAND = "shrk models pull"
+RETRY_COMMAND = "shrk stop && shrk start"
 
 
 @dataclass(slots=True)
@@ -209,7 +209,7 @@ class EngineView:
         elif event.incompatible:
             self._enter(event.now, State.INCOMPATIBLE, reason)
         elif self.barren_starts >= BARREN_STARTS_MAX:
-            retry = f"Try again with `{RETRY_COMMAND} {self.model}`"
+            retry = f"Try again with `{RETRY_COMMAND}`"
             self._enter(event.now, State.INCOMPATIBLE, f"{LEFT_ALONE}. The last time: {reason}. {retry}")
         else:
             self.start_at = event.now + ENGINE.steps(self.failures)
