@@ -140,6 +140,8 @@ class Agent:
                 self._run_attempt(key, engine)
             case do.RejectAttempt(key, reason, message):
                 self._orders.pop(key)[1].reject(reason, message)
+            case do.ActuateGpu() | do.MoveAttempts():
+                raise AssertionError(f"no owner of a simulated node has terms: {effect}")
             case do.TellStatus():
                 self.dialling.report_soon()
             case _:

@@ -307,8 +307,9 @@ class Agent:
         self.driver.post(seen.PauseAsked(self.driver.now(), seconds))
 
     def resume(self) -> None:
-        """End a pause."""
+        """End a pause, and try again what was left alone."""
         self.driver.post(seen.ResumeAsked(self.driver.now()))
+        self.driver.post(seen.RetryAsked(self.driver.now()))
 
     async def reload_now(self) -> list[str]:
         """Read the settings again; those that changed and need a restart. Raises SettingsError."""

@@ -63,8 +63,7 @@ class Node:
     #: When its owner wants it back, in monotonic seconds, and how many degrees it is below its cap; None: not known.
     closes_at: float | None = None
     margin: float | None = None
-    #: Its owner's terms keep it from taking anything new.
-    kept_back: bool = False
+    kept_back: bool = False  # Its owner's terms keep it from taking anything new.
     #: The newest assignment that it has answered on this link, and what it would not do, by model.
     assigned_revision: int = 0
     refused: dict[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ app = verb()
 
 @app.command()
 def resume(state_dir: StateDir = None) -> None:
-    """End a pause now. Where there is none, nothing changes."""
+    """End a pause now, and try again what was left alone. Where there is neither, nothing changes."""
     with said_plainly():
         folder = running_in(state_dir)
         ask(folder, "POST", "/resume", {})

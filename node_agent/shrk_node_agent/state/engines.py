@@ -38,7 +38,7 @@ KEPT_BACK = "Its owner's terms keep this node from serving now"
 HUNG = "The engine hung: no token came"
 #: For the owner, before the last error: why an engine is left alone, and how it is tried again.
 LEFT_ALONE = f"It came to no token {BARREN_STARTS_MAX} times in a row and is left alone"
-RETRY_COMMAND = "shrk stop && shrk start"
+RETRY_COMMAND = "shrk resume"
 
 
 @dataclass(slots=True)

@@ -140,7 +140,7 @@ def test_an_engine_that_comes_to_no_token_is_left_alone_with_the_last_error_and_
     assert (engine.state, engine.start_at) == (State.INCOMPATIBLE, None)
     assert engine.reason == (
         "It came to no token 5 times in a row and is left alone. The last time: out of memory. "
-        "Try again with `shrk stop && shrk start`"
+        "Try again with `shrk resume`"
     )
     assert engine.retry(100.0)
     assert (engine.state, engine.start_at, engine.since, engine.reason) == (State.STARTING, 100.0, 100.0, "")
