@@ -281,7 +281,7 @@ class NodeState:
             status=Status(
                 state=State.DRAINING if self.draining else engine.state,
                 reason=(engine.reason or engine.detail)[:2_000],
-                next_action=_NEXT_ACTION.get(engine.state, ""),
+                next_action=self.permit.next_action if self._kept else _NEXT_ACTION.get(engine.state, ""),
                 since_unix_ms=unix_ms - int((now - engine.since) * 1000),
             ),
             pin=engine.pin,

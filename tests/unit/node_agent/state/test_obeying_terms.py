@@ -127,3 +127,11 @@ def test_a_stopping_node_says_that_it_stops_whatever_its_terms_are(draining: boo
     if draining:
         node.handle(seen.DrainAsked(2.0))
     assert node.status()[0] is (State.DRAINING if draining else State.PAUSED)
+
+
+def test_a_model_that_is_kept_back_is_told_with_what_its_owner_can_do() -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, None))
+    node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
+    [engine] = node.reports(62.0, 0)
+    assert engine.status.next_action == "shrk resume"
