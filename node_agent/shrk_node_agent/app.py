@@ -43,7 +43,7 @@ from shrk_node_agent.link.joining import known_identity
 from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
-from shrk_node_agent.owner import device_of, gpus_of, wanted_of
+from shrk_node_agent.owner import contained, device_of, gpus_of, wanted_of
 from shrk_node_agent.reload import LastReload, compare, merged
 from shrk_node_agent.sensors.gpu import SensorsFailed, VisibleDevicesWrong
 from shrk_node_agent.settings import AgentSettings, EngineKind
@@ -124,7 +124,7 @@ class Agent:
         self._stack.push_async_callback(self.driver.stop)
         self._stack.push_async_callback(self._gpus.close)
         await self._read_gpus()
-        await self._stack.enter_async_context(running(self.driver.watch(self._gpus), "sensors"))
+        await self._stack.enter_async_context(running(self.driver.watch(self._gpus, contained=contained()), "sensors"))
         await self._stack.enter_async_context(running(self.driver.run(), "driver"))
         if self._identity is None:
             self._identity = await self._enrolled()

@@ -114,8 +114,11 @@ class Driver:
             self._turned(self.now())
             await asyncio.sleep(TICK_SECONDS)
 
-    async def watch(self, gpus: Gpus) -> None:
-        """Read the GPUs once a second until cancelled. A reading that does not come is told: what is unseen is hot."""
+    async def watch(self, gpus: Gpus, *, contained: bool = False) -> None:
+        """Read the GPUs once a second until cancelled. A reading that does not come is told: what is unseen is hot.
+
+        `contained`: in a container, where drivers tell the numbers of the host's processes.
+        """
         self._gpus = gpus
         while True:
             try:
@@ -124,9 +127,11 @@ class Driver:
                 self.post(seen.SensorsFailed(self.now(), str(failed)))
             else:
                 abilities = {reading.uuid: _abilities(gpus.abilities(reading.uuid)) for reading in readings}
-                pids = frozenset(pid for process in self.processes.values() for pid in process.pids())
-                self.post(seen.SensorsRead(self.now(), readings, abilities, pids))
+                self.post(seen.SensorsRead(self.now(), readings, abilities, None if contained else self._pids()))
             await asyncio.sleep(READ_SECONDS)
+
+    def _pids(self) -> frozenset[int]:
+        return frozenset(pid for process in self.processes.values() for pid in process.pids())
 
     def post(self, event: Event) -> None:
         """Take in one fact and carry out what follows from it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from shrk_contract.terms import Device
 from shrk_node_agent.sensors.choose import choose
@@ -15,10 +16,18 @@ from shrk_node_agent.state.terms.occupancy import When
 from shrk_node_agent.state.terms.terms import Wanted
 from shrk_node_agent.time_zone import zone
 
+#: What Docker and Podman leave in theirs.
+_CONTAINED = (Path("/.dockerenv"), Path("/run/.containerenv"))
+
 
 def gpus_of(settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float]) -> Gpus:
     """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed."""
     return choose(str(settings.gpu), settings.visible_devices, settings.scripted_gpu, clock=clock, load=load)
+
+
+def contained(markers: Sequence[Path] = _CONTAINED) -> bool:
+    """Whether this agent runs in a container, as far as that shows."""
+    return any(marker.exists() for marker in markers)
 
 
 def wanted_of(settings: AgentSettings, gpus: Gpus) -> Wanted:

@@ -142,8 +142,8 @@ class SensorsRead:
     readings: tuple[GpuReading, ...]
     #: What may be set on each, by UUID.
     abilities: Mapping[str, Abilities]
-    #: Processes of our engines, looked at after the reading.
-    pids: frozenset[int]
+    #: Processes of our engines, looked at after the reading; None where the driver's numbers are others than ours.
+    pids: frozenset[int] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from shrk_node_agent.state.terms.terms import Terms, Wishes
 
 #: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
 WAITING_MAX = 1_000
+#: More than any card has.
+WHOLE_CARD_BYTES = 1 << 50
 
 _NEXT_ACTION = {
     State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
@@ -157,9 +159,11 @@ class NodeState:
     def _terms_told(self, event: TermsEvent) -> list[Effect]:
         match event:
             case seen.SensorsRead(now, readings, abilities, pids):
+                loaded = any(engine.loaded for engine in self.engines.values())
                 ours = Ours(
                     pids,
-                    sum(engine.memory_bytes for engine in self.engines.values() if engine.loaded),
+                    # What an engine takes beside its model is its own affair: while one is there, all may be ours.
+                    WHOLE_CARD_BYTES if loaded else 0,
                     working=any(e.in_flight or (e.loaded and e.liveness is None) for e in self.engines.values()),
                 )
                 return _actuations(self.terms.read(now, readings, abilities, ours))

@@ -135,3 +135,12 @@ def test_a_model_that_is_kept_back_is_told_with_what_its_owner_can_do() -> None:
     node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
     [engine] = node.reports(62.0, 0)
     assert engine.status.next_action == "shrk resume"
+
+
+@pytest.mark.parametrize("pids", [None, frozenset({1})])
+def test_memory_that_nobody_is_told_of_is_taken_for_ours_while_an_engine_is_loaded(pids: frozenset[int] | None) -> None:
+    node = a_node(Wanted(gpus=True))
+    for now in (1.0, 2.0):
+        reading = GpuReading("GPU-0", 0, "card", 24 << 30, 2 << 30, 40.0)
+        node.handle(seen.SensorsRead(now, (reading,), {}, pids))
+    assert node.kept_back == ""

@@ -1,0 +1,34 @@
+"""What an owner's settings come to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shrk_node_agent.owner import contained, device_of, wanted_of
+from shrk_node_agent.sensors.none import NoGpus
+from shrk_node_agent.settings import AgentSettings, CatalogueEntry
+from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.occupancy import When
+
+
+def settings(**given: object) -> AgentSettings:
+    entry = CatalogueEntry(source="s")
+    return AgentSettings(catalogue={"m": entry}, **given)  # type: ignore[arg-type]  # as the test names them
+
+
+def test_the_terms_are_what_the_owner_set() -> None:
+    wanted = wanted_of(settings(temp_max=68, schedule="22:00-08:00", time_zone="Europe/Berlin", when="idle"), NoGpus())
+    assert (wanted.cap, str(wanted.zone), wanted.when, wanted.gpus) == (68, "Europe/Berlin", When.IDLE, False)
+    assert len(wanted.schedule.windows) == 1
+
+
+def test_a_gpu_is_told_as_it_was_read_and_what_it_does_not_tell_is_not_told() -> None:
+    told = device_of(GpuReading("GPU-0", 0, "card", 24, None, 51.0, 120.0))
+    assert (told.id, told.temperature_celsius, told.power_watts, told.utilisation) == ("GPU-0", 51.0, 120.0, None)
+
+
+def test_a_container_is_known_by_what_its_engine_leaves_there(tmp_path: Path) -> None:
+    marker = tmp_path / ".dockerenv"
+    assert not contained((marker,))
+    marker.touch()
+    assert contained((marker,))
