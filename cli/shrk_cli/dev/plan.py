@@ -208,6 +208,8 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
         f"name = {_toml(node.name)}",
         f"drain_seconds = {AGENT_DRAIN_SECONDS:g}",
         f"engine = {_toml(plan.engine.value)}",
+        # All nodes would share this machine's cards, and each take the others' engines for its owner's programs.
+        'gpu = "none"',
         f"engine_venv = {_toml(str(plan.engine_venv))}",
         f"models = [{', '.join(_toml(model.name) for model in node.models)}]",
     ]
