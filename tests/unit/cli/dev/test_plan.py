@@ -54,6 +54,7 @@ def test_an_agents_settings_name_the_coordinator_the_engine_and_each_model() -> 
         "name": "dev-1",
         "drain_seconds": 20,
         "engine": "sim",
+        "gpu": "none",
         "engine_venv": "/venv",
         "models": ["shark-tiny", "shark-tiny-embed"],
         "catalogue": {
