@@ -92,7 +92,7 @@ async def test_an_engine_fails_on_request_as_the_readme_shows_and_the_answer_goe
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as engine, client(network) as openai:
         async with engine.post(address, json={"kind": "bad-chunk", "token": 2, "times": 1}) as armed:
             assert armed.status == 200
-        for _ in range(10):
+        for _ in range(30):
             stream = await openai.chat.completions.create(**ASKED, stream=True)
             assert [chunk async for chunk in stream][-1].choices[0].finish_reason
             async with engine.get(address) as left:

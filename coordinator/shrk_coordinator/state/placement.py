@@ -138,6 +138,8 @@ class Turn(IntEnum):
 Rank = tuple[Turn, int, float, int, NodeId]
 #: What differs by less than this factor is much the same: else all would go to whoever is a hair faster.
 STEP = 1.25
+#: Nobody notices which of two answers was quicker, where both take less: what little they differ by is chance.
+NOTICED_SECONDS = 0.1
 
 
 def rank(node: Node, offer: Offer, wish: Wish, usual: Usual) -> Rank:
@@ -146,7 +148,7 @@ def rank(node: Node, offer: Offer, wish: Wish, usual: Usual) -> Rank:
     One that failed is probed as soon as it may be, or it would never be found well again; until then it comes last, as
     does one that is not heard: what it lost has left it the least loaded of all.
     """
-    steps = round(math.log(max(expected_seconds(offer, wish, usual), 1e-6), STEP))
+    steps = round(math.log(max(expected_seconds(offer, wish, usual), NOTICED_SECONDS), STEP))
     return _turn(node, offer, wish), steps, _share(offer), offer.placed, offer.node_id
 
 

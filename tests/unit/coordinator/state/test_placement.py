@@ -206,3 +206,15 @@ def test_of_the_slots_that_are_looked_at_those_count_that_come_free() -> None:
     nowhere = why_nowhere(roster, WISH)
     assert isinstance(nowhere, Nowhere)
     assert nowhere.busy_share == 12 / 16
+
+
+def test_of_answers_that_are_all_quick_the_quickest_node_does_not_get_all() -> None:
+    roster = a_roster("a", "b")
+    served = roster.served("m")
+    assert served is not None
+    served.usual.first_token(0.01)
+    offer_of(roster, "a").standing.speed.first_token(0.0, 0.002, served.usual)
+    offer_of(roster, "a").placed = 1
+    assert placed(roster) == "b"
+    served.usual.first = 1.0
+    assert placed(roster) == "a"
