@@ -10,11 +10,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from shrk_contract.terms import Fault
+from shrk_contract.terms import Fault, State
 from shrk_contract.v1 import link_pb2
 from shrk_coordinator.app import Coordinator
 from shrk_coordinator.state import events as seen
 from shrk_coordinator.state.breaker import FAILURES_MAX
+from shrk_coordinator.state.verdict import state_of
 from shrk_node_agent.control_client import ask
 from support.network import NodeProcess, a_network, until
 from support.raw_coordinated_agent import coordinated_agent
@@ -108,7 +109,7 @@ async def test_a_node_whose_model_is_unloaded_runs_and_is_not_eligible() -> None
         link = next(link for link in network.coordinator.links.all() if link.id == known.link)
         term = 1 << 62
         link.send(link_pb2.CoordinatorFrame(assign=link_pb2.Assign(leader_term=term, revision=1)))
-        await until(lambda: roster.count("m") == 0, "the model is unloaded")
+        await until(lambda: state_of(known) is State.PAUSED, "the model is unloaded")
         code, answer = await asked(node, "why")
         assert (code, answer["eligible"], answer["state"]) == (4, False, "paused"), answer
         [models] = [check for check in answer["checks"] if check["name"] == "models"]

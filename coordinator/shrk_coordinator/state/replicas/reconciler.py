@@ -20,16 +20,9 @@ from collections.abc import Iterable
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
-from shrk_coordinator.state.replicas.facts import (
-    LOADED,
-    Assignment,
-    Condition,
-    ModelFacts,
-    NodeFacts,
-    Redundancy,
-    belongs,
-    shows,
-)
+from shrk_coordinator.state.replicas.facts import LOADED, Assignment, Condition, ModelFacts, NodeFacts, Redundancy
+from shrk_coordinator.state.replicas.facts import belongs as _belongs
+from shrk_coordinator.state.replicas.facts import shows as _shows
 from shrk_coordinator.state.replicas.places import Place
 from shrk_coordinator.state.replicas.reasons import NodeName, why_not_there, why_short
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
@@ -65,7 +58,8 @@ class Reconciler:
         self._again: dict[str, None] = {}
         #: Nodes whose assignment is new since it was last told.
         self._changed: dict[NodeId, None] = {}
-        #: How the replicas of each model stand, within one run.
+        #: Within one run: models that others took a node from, and how the replicas of each model stand.
+        self._gave_way: set[str] = set()
         self._standings: dict[str, Standing] = {}
 
     # --- what is told ---------------------------------------------------------------------------------
@@ -109,9 +103,9 @@ class Reconciler:
             place.take(facts)
             if facts.linked and not old.linked:
                 self._meet(now, place)
-            if belongs(old) != belongs(facts):
+            if _belongs(old) != _belongs(facts):
                 self._reindex(place, old.engines.keys() | facts.engines.keys())
-            if shows(old) == shows(facts) and place.hot == was_hot:
+            if _shows(old) == _shows(facts) and place.hot == was_hot:
                 return
         if facts.linked:
             self._drop_what_cannot_stay(now, place)
@@ -167,7 +161,7 @@ class Reconciler:
         few = [model for model in self._due if len(self._models[model].places) <= MANY_MIN]
         late = [model for model in self._models if self._look_at.get(model, now) <= now]
         looked_at = [self._models[model] for model in sorted({*few, *late, *self._again})]
-        self._due, self._again = {}, {}
+        self._due, self._again, self._gave_way = {}, {}, set()
         self._standings = {}
         for known in looked_at:
             self._look(now, known)
@@ -265,8 +259,11 @@ class Reconciler:
 
     def _make_room(self, now: float, known: Replicas, standing: Standing) -> bool:
         """Where no node has room, models that have two replicas more give way; whether they can."""
-        if known.appetite.idle or not self._settled(now) or (standing.sick and not known.replaceable(now)):
-            return False  # Nobody asks for it, its own nodes are not back yet, or it is no use: it takes what is free.
+        # Nobody asks for it, its own nodes are not back yet, or it is no use: it takes what is free. And what one model
+        # takes must not go round among the others: the next run is a second away.
+        waits = known.appetite.idle or not self._settled(now) or known.name in self._gave_way
+        if waits or (standing.sick and not known.replaceable(now)):
+            return False
         best: tuple[tuple[int, Rank], Place, list[str]] | None = None
         for place in known.open_places(now):
             missing = sum(map(place.size, place.assigned)) + place.size(known.name) - place.facts.memory
@@ -280,6 +277,7 @@ class Reconciler:
             return False
         _, place, victims = best
         for model in victims:
+            self._gave_way.add(model)
             self._drop(now, place, model)
             self._standings[model] = self._models[model].standing(now)
         self._assign(now, known, standing, place, forced=True)
@@ -288,18 +286,17 @@ class Reconciler:
     def _victims(self, now: float, place: Place, missing: int, taker: Standing) -> list[str] | None:
         """Models to unload there for so many bytes, each with two replicas more; None where that is too few.
 
-        Where one is sick, the sick ones of both count as if they were well: whoever has none is not kept from a node by
-        several that are no use, and two that fail everywhere do not take turns.
+        Sick ones of whoever takes count as well, and of whoever gives where it is a sick one: whoever has none is not
+        kept from a node by several that are no use, and what fails everywhere takes from nobody.
         """
         rich: list[tuple[int, str]] = []
         for model in place.assigned:
             if (other := self._models.get(model)) is not None:
                 standing, condition = self._standing(now, other), place.condition(model)
-                has = len(standing.serving) if condition is Condition.SERVING else standing.count
-                more = has - taker.count
-                if condition is Condition.SICK:
-                    more += len(standing.sick) - len(taker.sick)
-                if more >= 2:
+                has = len(standing.serving) + (len(standing.sick) if condition is Condition.SICK else 0)
+                if condition is not Condition.SERVING:  # Who was lost may be back, and is nobody to count on now.
+                    has += sum(other.facts.linked for other in standing.coming)
+                if has - taker.count - len(taker.sick) >= 2:
                     rich.append((-has, model))
         victims = []
         for _, model in sorted(rich):
