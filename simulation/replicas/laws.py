@@ -154,9 +154,7 @@ class Laws:
         condition = facts.engines[model].condition
         if condition not in (Condition.SERVING, Condition.SICK) or not facts.linked:
             return
-        if not self._permits(facts, model):
-            return
-        if self._idle(model) and facts.may_scale_to_zero:
+        if not self._permits(facts, model) or (self._idle(model) and facts.may_scale_to_zero):
             return
         others = [n for n in self._serving(model) if n != node]
         if condition is Condition.SICK:
@@ -174,9 +172,13 @@ class Laws:
         )
 
     def _count(self, told: Mapping[str, set[str]], model: str, beside: str) -> int:
-        """Nodes that should have a model, stay and are not sick."""
-        having = [node for node, models in told.items() if model in models and node != beside]
-        return sum(self._stays(node, model) and not self._sick(node, model) for node in having)
+        """Nodes that should have a model, may, stay, and neither failed to load it nor are sick."""
+        having = (node for node, models in told.items() if model in models and node != beside)
+        return sum(self._stays(node, model) and self._of_use(node, model) for node in having)
+
+    def _of_use(self, node: str, model: str) -> bool:
+        condition = self.known[node].engines[model].condition
+        return self._permits(self.known[node], model) and condition not in (Condition.SICK, Condition.FAILED)
 
     def _sick(self, node: str, model: str) -> bool:
         return self.known[node].engines[model].condition is Condition.SICK
