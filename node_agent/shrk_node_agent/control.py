@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class ControlSocket:
         self._status = status
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: socket.socket | None = None
         app = web.Application()
         app.router.add_get("/status", self._get_status)
         app.router.add_routes(routes)
@@ -41,14 +43,21 @@ class ControlSocket:
             )
         self._path.unlink(missing_ok=True)
         await self._runner.setup()
+        self._listening = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
-            await web.UnixSite(self._runner, str(self._path)).start()
+            self._listening.bind(str(self._path))
         finally:
             os.umask(before)
+        await web.SockSite(self._runner, self._listening).start()
 
     async def close(self) -> None:
         """Stop serving and remove the socket."""
+        if self._listening is not None:
+            # Who has been accepted gets a transport before the server closes: CPython 3.11 would leave that connection
+            # open and unread, and who asks would wait for its own patience to end.
+            asyncio.get_running_loop().remove_reader(self._listening)
+            await asyncio.sleep(0)
         await self._runner.cleanup()
         self._path.unlink(missing_ok=True)
 
