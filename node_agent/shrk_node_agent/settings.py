@@ -267,9 +267,13 @@ class AgentSettings(ServiceSettings):
             raise wrong
         return self
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The models to serve, in the owner's order."""
+        return self.models or tuple(self.catalogue)
+
     def specs(self) -> tuple[EngineSpec, ...]:
-        """The engines to run: one for each model, in the owner's order."""
-        names = self.models or self.catalogue
+        """The engines of all models in the catalogue, served or not."""
         return tuple(
             EngineSpec(
                 id=name,
@@ -281,7 +285,7 @@ class AgentSettings(ServiceSettings):
                 memory_bytes=_bytes(self.catalogue[name].memory_gb),
                 revision=self.catalogue[name].revision,
             )
-            for name in names
+            for name in self.catalogue
         )
 
 

@@ -19,7 +19,7 @@ def gpu(celsius: float | None, uuid: str = "GPU-0", **more: object) -> GpuReadin
 
 
 def read(terms: Terms, now: float, *readings: GpuReading) -> None:
-    terms.read(now, readings, {}, Ours())
+    terms.read(now, readings, {}, {reading.uuid: Ours() for reading in readings})
 
 
 def test_without_a_word_of_the_owner_and_without_gpus_everything_is_permitted() -> None:
@@ -90,3 +90,13 @@ def test_a_lost_card_beside_one_that_is_well_does_not_count() -> None:
     assert terms.permit(1.0).admits
     read(terms, 2.0, gpu(None, lost=True), gpu(None, "GPU-1", lost=True))
     assert (terms.permit(2.0).state, terms.permit(2.0).stop) == (State.OFFLINE, True)
+
+
+def test_an_engine_is_permitted_what_its_own_gpus_are() -> None:
+    terms = Terms(Wanted(gpus=True))
+    for now in (0.0, 1.0):
+        read(terms, now, gpu(40.0), gpu(69.0, "GPU-1"), gpu(None, "GPU-2", lost=True))
+    assert terms.permit(1.0, ["GPU-0"]).admits
+    assert (terms.permit(1.0, ["GPU-1"]).state, terms.permit(1.0, ["GPU-0", "GPU-1"]).admits) == (State.COOLING, False)
+    assert terms.permit(1.0, ["GPU-0", "GPU-2"]).state is State.OFFLINE
+    assert not terms.permit(1.0).admits, "what may run on any of them is held to the worst"
