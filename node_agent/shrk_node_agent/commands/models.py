@@ -17,7 +17,7 @@ from shrk_node_agent.control_client import running_in
 
 app = verb()
 
-_HEAD = ("MODEL", "STATE", "RUNNING", "WHY")
+_HEAD = ("MODEL", "STATE", "GPU", "RUNNING", "WHY")
 
 
 @app.callback(invoke_without_command=True)
@@ -49,17 +49,19 @@ def models_text(engines: Sequence[dict[str, Any]]) -> str:
     if not engines:
         return "This node has no models. Add [catalogue.NAME] to its settings file."
     rows = [_HEAD, *(_row(engine) for engine in engines)]
-    widths = [max(columns(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return "\n".join("  ".join(padded(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    told = [column for column, head in enumerate(_HEAD) if head != "GPU" or any(row[column] != "-" for row in rows[1:])]
+    widths = {column: max(columns(row[column]) for row in rows) for column in told}
+    return "\n".join("  ".join(padded(row[column], width) for column, width in widths.items()).rstrip() for row in rows)
 
 
 def _row(engine: dict[str, Any]) -> tuple[str, ...]:
     percent = "" if engine["progress"] is None else f" {engine['progress'] * 100:.0f} %"
     load = f"{engine['in_flight']}/{engine['slots']}" if engine["state"] in SERVING else "-"
-    cells = (engine["model"], f"{engine['state']}{percent}", load, engine["reason"] or engine["detail"])
+    gpus = ",".join(map(str, engine.get("gpus", ()))) or "-"
+    cells = (engine["model"], f"{engine['state']}{percent}", gpus, load, engine["reason"] or engine["detail"])
     return tuple(map(printable, cells))
 
 
 def _for_programs(engine: dict[str, Any]) -> dict[str, Any]:
-    kept = ("model", "state", "reason", "detail", "progress", "elapsed_seconds", "in_flight", "slots")
-    return {name: engine[name] for name in kept}
+    kept = ("model", "state", "reason", "detail", "progress", "elapsed_seconds", "in_flight", "slots", "gpus")
+    return {name: engine[name] for name in kept if name in engine}

@@ -14,7 +14,7 @@ from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.events import EngineId
 from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan
-from shrk_node_agent.state.terms.fit import usable
+from shrk_node_agent.state.terms.fit import fits, usable
 
 #: Why a node takes nothing and obeys nothing any more, for coordinators.
 STOPPING = "the node is stopping"
@@ -94,7 +94,13 @@ class Assignment:
             {engine: seat for engine, seat in kept.items() if engine in fitting},
         )
         self.seats = planned.seats
-        self.reasons |= {engine: f"There is no room for it: {why}" for engine, why in planned.reasons.items()}
+        for engine, why in planned.reasons.items():
+            room = (
+                "There is no room for it now"
+                if fits(sizes[engine], self.gpus).fits
+                else "It is too large for this machine"
+            )
+            self.reasons[engine] = f"{room}: {why}"
 
     @property
     def bound_bytes(self) -> int:
