@@ -120,8 +120,8 @@ _EXPLAINED_BY: Mapping[State, tuple[CheckName, ...]] = {
     State.ONLINE: _OF_SERVING,
     State.BUSY: (*_OF_SERVING, CheckName.ROOM),
 }
-#: States of an engine that is not to be loaded now, or not any more: where others serve, nothing is wrong.
-_PUT_AWAY = frozenset({State.PAUSED, State.DRAINING})
+#: States of an engine that is not to serve now, or not any more: where others serve, nothing is wrong.
+_PUT_AWAY = frozenset({State.PAUSED, State.DRAINING, State.COOLING})
 
 
 def state_of(node: Node) -> State:
@@ -246,7 +246,10 @@ def _temperature(report: Report) -> Check:
     found = f"the hottest device is at {max(told):.0f} °C" if told else "no device tells its temperature"
     if allowed:
         found += f", {allowed:.0f} °C are allowed"
-    hot = bool(told) and 0 < allowed - HEAT_MARGIN <= max(told)
+    limit = allowed - HEAT_MARGIN
+    hot = bool(told) and 0 < limit <= min(told)
+    if told and 0 < limit <= max(told) and not hot:
+        found += f", and what runs on it waits; the coolest is at {min(told):.0f} °C"
     if report.status.state is State.COOLING:
         return _own_word(CheckName.TEMPERATURE, report, found)
     if hot:
@@ -269,7 +272,9 @@ def _models(node: Node, report: Report) -> Check:
     if node.offers:
         missing = [engine for engine in missing if engine.status.state not in _PUT_AWAY]
     if not missing:
-        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))}")
+        cooling = [e for e in report.engines if e.status.state is State.COOLING and e.model not in node.offers]
+        beside = f"; {_listed(cooling)}" if cooling else ""
+        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))}{beside}")
     first = missing[0].status
     state = first.state if first.state not in SERVING else State.STARTING
     remedy = _short(first.next_action) or _NEXT[state]

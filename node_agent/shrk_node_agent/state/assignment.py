@@ -21,6 +21,8 @@ STOPPING = "the node is stopping"
 #: For the owner: why a model is not loaded.
 NO_ROOM_YET = "It does not fit beside the models before it (memory_gb), and no coordinator has chosen among them yet"
 NO_ROOM = "A coordinator wants this model here, but it does not fit beside the others (memory_gb)"
+NO_ROOM_NOW = "There is no room for it now"
+TOO_LARGE = "It is too large for this machine"
 NOT_SERVED = "Its owner has taken it off `models`"
 NOT_ASSIGNED = "No coordinator wants this model here now"
 
@@ -94,13 +96,11 @@ class Assignment:
             {engine: seat for engine, seat in kept.items() if engine in fitting},
         )
         self.seats = planned.seats
-        for engine, why in planned.reasons.items():
-            room = (
-                "There is no room for it now"
-                if fits(sizes[engine], self.gpus).fits
-                else "It is too large for this machine"
-            )
-            self.reasons[engine] = f"{room}: {why}"
+        self.reasons |= {engine: f"{NO_ROOM_NOW}: {why}" for engine, why in planned.reasons.items()}
+        for engine in self.needs.keys() - self.seats.keys():
+            # Whoever wants it or not: here it will never be.
+            if not (alone := fits(sizes[engine], self.gpus)).fits:
+                self.reasons[engine] = f"{TOO_LARGE}: {alone.reason}"
 
     @property
     def bound_bytes(self) -> int:

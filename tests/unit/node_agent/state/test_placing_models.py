@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from shrk_contract.terms import Endpoint, ModelOutcome, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import NOT_SERVED
+from shrk_node_agent.state.assignment import NOT_ASSIGNED, NOT_SERVED
 from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.needs import Need
@@ -69,6 +69,11 @@ def test_models_go_where_they_fit_a_large_one_on_all_and_the_last_nowhere() -> N
     assert devices(node) == {"a": [0], "b": [1], "c": [0]}
     assert node.engines["d"].state is State.PAUSED
     assert "needs 15.0 GB, GPU 1 has 8.7 GB left" in node.engines["d"].reason
+    node.handle(seen.Assigned(1.0, 1, 1, ("a",)))
+    assert node.engines["d"].reason == NOT_ASSIGNED
+    never = a_node(need("a", 15), need("huge", 90))
+    never.handle(seen.Assigned(1.0, 1, 1, ("a",)))
+    assert "It is too large for this machine: needs 90.0 GB" in never.engines["huge"].reason, "whoever wants it"
     spread = a_node(need("large", 40))
     assert devices(spread) == {"large": [0, 1]}
 
