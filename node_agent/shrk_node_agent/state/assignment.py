@@ -23,6 +23,7 @@ NO_ROOM_YET = "It does not fit beside the models before it (memory_gb), and no c
 NO_ROOM = "A coordinator wants this model here, but it does not fit beside the others (memory_gb)"
 NO_ROOM_NOW = "There is no room for it now"
 TOO_LARGE = "It is too large for this machine"
+GUESSED = "; that is a guess: if it is wrong, write what it takes in all as its `memory_gb`"
 NOT_SERVED = "Its owner has taken it off `models`"
 NOT_ASSIGNED = "No coordinator wants this model here now"
 
@@ -100,7 +101,8 @@ class Assignment:
         for engine in self.needs.keys() - self.seats.keys():
             # Whoever wants it or not: here it will never be.
             if not (alone := fits(sizes[engine], self.gpus)).fits:
-                self.reasons[engine] = f"{TOO_LARGE}: {alone.reason}"
+                guessed = sizes[engine].memory_bytes is None and sizes[engine].weights_bytes is None
+                self.reasons[engine] = f"{TOO_LARGE}: {alone.reason}{GUESSED if guessed else ''}"
 
     @property
     def bound_bytes(self) -> int:

@@ -12,7 +12,7 @@ _QUANTISATIONS = (
     ("awq", re.compile(r"awq", re.IGNORECASE)),
     ("gptq", re.compile(r"gptq", re.IGNORECASE)),
     ("nvfp4", re.compile(r"nvfp4", re.IGNORECASE)),
-    ("mxfp4", re.compile(r"mxfp4", re.IGNORECASE)),
+    ("mxfp4", re.compile(r"mxfp4|gpt-oss", re.IGNORECASE)),
     ("int4", re.compile(r"int4|w4a16|4bit|bnb-4", re.IGNORECASE)),
     ("int8", re.compile(r"int8|w8a8|w8a16|8bit", re.IGNORECASE)),
     ("fp8", re.compile(r"fp8", re.IGNORECASE)),

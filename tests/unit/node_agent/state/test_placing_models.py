@@ -74,6 +74,8 @@ def test_models_go_where_they_fit_a_large_one_on_all_and_the_last_nowhere() -> N
     never = a_node(need("a", 15), need("huge", 90))
     never.handle(seen.Assigned(1.0, 1, 1, ("a",)))
     assert "It is too large for this machine: needs 90.0 GB" in never.engines["huge"].reason, "whoever wants it"
+    guessed = a_node(Need("b", "b", size=Model("b", 70.0)))
+    assert guessed.engines["b"].reason.endswith("write what it takes in all as its `memory_gb`")
     spread = a_node(need("large", 40))
     assert devices(spread) == {"large": [0, 1]}
 

@@ -19,7 +19,7 @@ from shrk_node_agent.state.terms.model_names import Named, named
         ("google/gemma-3n-E4B-it", Named(4.0)),
         ("neuralmagic/Meta-Llama-3.1-70B-Instruct-FP8", Named(70.0, "fp8")),
         ("RedHatAI/Qwen3-8B-quantized.w4a16", Named(8.0, "int4")),
-        ("openai/gpt-oss-20b", Named(20.0)),
+        ("openai/gpt-oss-20b", Named(20.0, "mxfp4")),
         ("/srv/models/Phi-3-mini-128k-instruct/", Named()),
         ("sentence-transformers/all-MiniLM-L6-v2", Named()),
         ("mistralai/Mistral-Nemo-Instruct-2407", Named()),
