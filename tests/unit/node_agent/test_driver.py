@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shrk_contract.service import running
 from shrk_contract.terms import Endpoint, Pin, State
 from shrk_contract.v1 import link_pb2
 from shrk_node_agent.attempts import Credit, Envelope, Order
@@ -26,11 +25,8 @@ from shrk_node_agent.engine.engine import (
     EngineSpec,
 )
 from shrk_node_agent.link.session import Session, SessionPort, SessionSink
-from shrk_node_agent.sensors.scripted import ScriptedGpus
 from shrk_node_agent.state.events import Tick
 from shrk_node_agent.state.liveness import Phase
-from shrk_node_agent.state.terms.actuators import Rung
-from shrk_node_agent.state.terms.terms import Wanted
 from support.played_engine import (
     DONE,
     Play,
@@ -383,20 +379,3 @@ async def test_a_model_that_does_not_come_is_shown_on_its_way_and_never_laid_at_
     )
     tell(EngineExited(None, (), False, "no network", fetching=True))
     assert (engine.state, engine.reason, engine.barren_starts, engine.failures) == (State.STARTING, "no network", 0, 1)
-
-
-async def test_a_target_is_set_to_what_the_card_takes_and_a_driver_tells_that_span(tmp_path: Path) -> None:
-    script = tmp_path / "script.toml"
-    able = 'target_temperature = "settable"\ntarget_temperature_range = [65, 90]'
-    script.write_text(f'[[gpu]]\nuuid = "GPU-0"\ntemperature = 40\n{able}')
-
-    async def never(spec: EngineSpec, on_event: Callable[[EngineEvent], None]) -> EngineProcess:
-        raise AssertionError("there is no model here")
-
-    driver = Driver([], never, lambda: None)
-    # Four degrees below this cap would be less than the card takes.
-    driver.state.terms.change(Wanted(cap=68.0, gpus=True))
-    heats = driver.state.terms.heats
-    async with running(driver.watch(ScriptedGpus(script, clock=driver.now)), "sensors"):
-        await until(lambda: "GPU-0" in heats and heats["GPU-0"].view.rung is Rung.TARGET_TEMPERATURE)
-    await driver.stop()
