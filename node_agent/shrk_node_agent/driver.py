@@ -350,10 +350,12 @@ def seated(spec: EngineSpec, seat: Seat) -> EngineSpec:
 
 def _abilities(told: gpu.Abilities) -> Abilities:
     """As the terms reckon with them."""
-    watts = told.power_limit
+    watts, target = told.power_limit, told.target_temperature
     return Abilities(
-        target_temperature=told.target_temperature is not None,
+        target_temperature=target is not None,
         power_limit=watts is not None,
         watts_min=watts.minimum if watts else 0.0,
         watts_max=watts.maximum if watts else 0.0,
+        target_min=target.minimum if target else 0.0,
+        target_max=target.maximum if target else 0.0,
     )

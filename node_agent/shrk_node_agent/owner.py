@@ -28,7 +28,13 @@ _CONTAINED = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 def gpus_of(settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float]) -> Gpus:
     """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed."""
-    return choose(str(settings.gpu), settings.visible_devices, settings.scripted_gpu, clock=clock, load=load)
+    given = (str(settings.gpu), settings.visible_devices, settings.scripted_gpu)
+    return choose(*given, clock=clock, load=load, kept=gpu_settings(settings.state_dir))
+
+
+def gpu_settings(state_dir: Path) -> Path:
+    """Where it is kept what GPUs' settings were. Not in `run/`: the sweep takes what is there for engines."""
+    return state_dir / "gpu-settings.json"
 
 
 def contained(markers: Sequence[Path] = _CONTAINED) -> bool:

@@ -65,14 +65,19 @@ class Terms:
         self, now: float, readings: Sequence[GpuReading], abilities: Mapping[str, Abilities], ours: Mapping[str, Ours]
     ) -> Wishes:
         """The GPUs were read; what should be set on them. `ours`: what of each is ours."""
-        self.readings, self._failure = tuple(readings), ""
+        self._failure = ""
+        missing = self._missing(readings)
+        for lost in missing:
+            self.heats[lost.uuid].reading(now, lost)
+        told = {reading.uuid for reading in readings}
+        self.readings = (*readings, *(lost for lost in missing if _nameless(lost.index) not in told))
         wishes: list[tuple[str, Actuation]] = []
         for reading in readings:
             heat = self.heats.get(reading.uuid)
             if heat is None:
-                able = abilities.get(reading.uuid, Abilities())
-                heat = self.heats[reading.uuid] = Heat(reading.uuid, reading.index, self.wanted.cap, able)
+                heat = self.heats[reading.uuid] = Heat(reading.uuid, reading.index, self.wanted.cap)
                 self._owners[reading.uuid] = Owner(reading.uuid, reading.index, self.wanted.when)
+            heat.learn(abilities.get(reading.uuid, Abilities()))
             wishes += ((reading.uuid, wish) for wish in heat.reading(now, reading))
             self._owners[reading.uuid].reading(now, reading, ours[reading.uuid])
         return tuple(wishes)
@@ -85,6 +90,23 @@ class Terms:
             since = now
         self._pause_ends = None if seconds is None else self._utc + timedelta(seconds=seconds)
         self.pause = Pause(since, None if seconds is None else now + seconds, at_once)
+
+    def _missing(self, readings: Sequence[GpuReading]) -> list[GpuReading]:
+        """The cards that a good reading does not name any more: lost, until one names them again.
+
+        One that was lost before it told its UUID goes by its index, and is forgotten as soon as it has told it.
+        """
+        told, indexes = {reading.uuid for reading in readings}, {reading.index for reading in readings}
+        for index in indexes:
+            if _nameless(index) not in told:
+                self.heats.pop(_nameless(index), None)
+                self._owners.pop(_nameless(index), None)
+        names = {reading.uuid: reading.name for reading in self.readings}
+        return [
+            GpuReading(uuid, heat.index, names.get(uuid, uuid), lost=True)
+            for uuid, heat in self.heats.items()
+            if uuid not in told
+        ]
 
     def failed(self, reason: str) -> None:
         """The GPUs could not be read."""
@@ -118,3 +140,8 @@ class Terms:
             why = self._failure or "its GPUs have not been read yet"
             return Permit(State.COOLING, why, "Look at its driver: shrk doctor", admits=False)
         return allowed
+
+
+def _nameless(index: int) -> str:
+    """What stands for the UUID of a card that has not told one: as in `GpuReading`."""
+    return f"index-{index}"
