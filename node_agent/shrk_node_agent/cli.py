@@ -1,6 +1,7 @@
 """`shrk node`: run this machine's agent in the foreground, as a service manager does.
 
-Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid, 6
+settings that may not be read.
 """
 
 from __future__ import annotations

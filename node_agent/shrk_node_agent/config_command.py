@@ -1,6 +1,7 @@
 """`shrk config`, `shrk get`, `shrk set`: an owner's settings, read, checked and changed.
 
-Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid, 6
+another user's.
 """
 
 from __future__ import annotations

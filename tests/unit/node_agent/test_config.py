@@ -14,6 +14,7 @@ from shrk_node_agent import config_command
 from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, value_of
 from shrk_node_agent.default_file import commented_file, documentation
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
+from support.somebody_else import as_somebody_else
 
 TEXT = """\
 # Ours.
@@ -268,3 +269,20 @@ def test_settings_that_are_wrong_end_a_command_with_5(file: Path) -> None:
         in run(config_command.config, ["check", str(file.with_name("gone.toml"))]).stderr
     )
     assert run(config_command.set_, ["temp_max"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("config", ["show"]), ("config", ["check"]), ("get", ["temp_max"]), ("set_", ["temp_max", "60"])],
+)
+def test_settings_that_may_not_be_read_end_a_command_with_6_and_sudo(
+    file: Path, command: str, words: list[str]
+) -> None:
+    file.chmod(0)
+    with as_somebody_else():
+        result = CliRunner().invoke(getattr(config_command, command), words)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr == (
+        "shrk: the settings of the node agent may not be read:\n"
+        f"  {file} belongs to another user, and may not be read: run it with sudo\n"
+    )
