@@ -1,7 +1,7 @@
 """`shrk status`: what this node does now, and what is wrong with it.
 
-Exit codes: 0 online or busy, 4 it runs and takes no work (cooling, paused, off-schedule, ...), 3 it does not run, 6 it is
-another user's.
+Exit codes: 0 online or busy, 4 it runs and takes no work (cooling, paused, off-schedule, ...), 3 it does not run,
+6 it is another user's.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from shrk_node_agent import config_command
 from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, value_of
 from shrk_node_agent.default_file import commented_file, documentation
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
+from support.asked_agent import PlayedAgent, an_agent
 from support.somebody_else import as_somebody_else
+from support.status_documents import healthy
 
 TEXT = """\
 # Ours.
@@ -33,6 +36,8 @@ def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text(TEXT)
     monkeypatch.setenv("SHRK_CONFIG", str(path))
+    # No agent of this machine is to hear of it.
+    monkeypatch.setenv("SHRK_STATE_DIR", str(tmp_path))
     return path
 
 
@@ -236,6 +241,7 @@ def test_the_commands_answer_with_one_document_for_programs(file: Path) -> None:
         "applied_by_reload": ["temp_max"],
         "needs_restart": [],
         "outdone_by": None,
+        "agent": {"running": False, "needs_restart": []},
     }
 
 
@@ -246,7 +252,7 @@ def test_the_commands_answer_people(file: Path) -> None:
         " +#", "  #", run(config_command.config, ["show", "--origin"]).stdout
     )
     said = run(config_command.set_, ["engine", "sim"]).stdout
-    assert said.endswith("A running agent takes it in when it is started again.\n")
+    assert said.endswith("No agent runs here: it holds from the next start on (shrk start).\n")
     assert run(config_command.config, ["check"]).stdout == f"valid: {file}\n"
     assert run(config_command.set_, ["engine", "--default"]).exit_code == 0
 
@@ -286,3 +292,64 @@ def test_settings_that_may_not_be_read_end_a_command_with_6_and_sudo(
         "shrk: the settings of the node agent may not be read:\n"
         f"  {file} belongs to another user, and may not be read: run it with sudo\n"
     )
+
+
+# --- and what the running agent makes of a change --------------------------------------------------------
+
+
+@pytest.fixture
+def agent(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedAgent]:
+    """One that runs with the file."""
+    with an_agent(healthy()) as played:
+        monkeypatch.setenv("SHRK_STATE_DIR", str(played.folder))
+        yield played
+
+
+def test_a_change_is_taken_in_by_the_agent_that_runs(agent: PlayedAgent) -> None:
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60"])
+    assert (agent.asked, changed.exit_code, changed.stderr) == (["reload"], 0, "")
+    assert changed.stdout.splitlines()[1:] == ["The running agent has taken it in: temp_max."]
+
+
+def test_what_waits_for_a_restart_is_told_with_the_commands_also_what_waits_since_earlier(agent: PlayedAgent) -> None:
+    agent.reloaded = ["engine", "name"]
+    changed = CliRunner().invoke(config_command.set_, ["name", "rig"]).stdout
+    restart = "After a restart only: engine, name. When it suits you: shrk stop, then shrk start."
+    assert changed.splitlines()[1:] == [restart]
+    taken_in = CliRunner().invoke(config_command.set_, ["temp_max", "60"]).stdout
+    assert taken_in.splitlines()[1:] == ["The running agent has taken it in: temp_max.", restart]
+    document = json.loads(CliRunner().invoke(config_command.set_, ["temp_max", "61", "--json"]).stdout)
+    assert document["agent"] == {"running": True, "needs_restart": ["engine", "name"]}
+
+
+def test_what_changes_nothing_says_so(agent: PlayedAgent) -> None:
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "70"]).stdout
+    assert changed.splitlines()[1:] == ["Nothing changes for the running agent."]
+
+
+def test_an_agent_that_refuses_the_file_is_quoted_and_ends_it_with_5(file: Path, agent: PlayedAgent) -> None:
+    agent.reloaded = SettingsError("the node agent", ("SHRK_WHEN: Input should be 'always' or 'idle'",))
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60"])
+    assert changed.exit_code == 5
+    assert changed.stderr == (
+        "shrk: it is written, but the running agent refuses it, and goes on with what it had: the settings of the node "
+        "agent are not valid:\n  SHRK_WHEN: Input should be 'always' or 'idle'\n"
+    )
+    assert "temp_max = 60" in file.read_text()
+
+
+def test_no_reload_leaves_the_agent_alone_and_says_what_it_takes(agent: PlayedAgent) -> None:
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60", "--no-reload"])
+    assert (agent.asked, changed.exit_code) == ([], 0)
+    assert "at its next reload" in changed.stdout
+
+
+def test_the_agent_that_is_asked_is_the_one_that_ran_before_its_folder_was_changed(
+    file: Path, agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHRK_STATE_DIR")
+    file.write_text(f'state_dir = "{agent.folder}"\n{TEXT}')
+    agent.reloaded = ["state_dir"]
+    changed = CliRunner().invoke(config_command.set_, ["state_dir", str(file.parent / "other")])
+    assert (agent.asked, changed.exit_code) == (["reload"], 0)
+    assert "After a restart only: state_dir." in changed.stdout
