@@ -65,13 +65,17 @@ def show(
         settings = load(AgentSettings)
         found = describe(settings)
         if json:
-            rows = [{"key": one.key, "value": one.value, "source": one.source} for one in found]
+            rows = [
+                {"key": one.key, "value": one.value, "source": one.source} | ({"note": one.note} if one.note else {})
+                for one in found
+            ]
             _print_json({"files": [str(path) for path in settings.sources.files.read], "settings": rows})
             return
         lines = [f"{one.key} = {_written(one.value)}" for one in found]
         width = max(len(line) for line in lines if len(line) <= 60)
         for line, one in zip(lines, found, strict=True):
-            typer.echo(f"{line.ljust(width)}  # {one.source}" if origin else line)
+            comment = ", ".join(word for word in (one.source if origin else "", one.note) if word)
+            typer.echo(f"{line.ljust(width)}  # {comment}" if comment else line)
 
 
 @config.command()

@@ -15,6 +15,7 @@ from shrk_node_agent import config_command
 from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, value_of
 from shrk_node_agent.default_file import commented_file, documentation
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
+from shrk_node_agent.time_zone import in_force, zone
 from support.asked_agent import PlayedAgent, an_agent
 from support.somebody_else import as_somebody_else
 from support.status_documents import healthy
@@ -58,6 +59,20 @@ def test_each_value_is_told_with_flag_variable_line_or_default(file: Path, monke
     assert told["time_zone"] == Origin("time_zone", "UTC", f"{file.parent}/conf.d/zone.toml:1")
     assert told["catalogue.qwen.slots"] == Origin("catalogue.qwen.slots", 4, f"{file}:7")
     assert told["catalogue.qwen.task"] == Origin("catalogue.qwen.task", "generate", "default")
+
+
+def test_an_empty_time_zone_is_told_with_the_one_in_force(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"in force: {in_force('', zone(''))}"
+    assert origins(load(AgentSettings))["time_zone"] == Origin("time_zone", "", "default", told)
+    shown = CliRunner().invoke(config_command.config, ["show"]).stdout
+    assert re.search(rf'^time_zone = "" +# {told}$', shown, re.MULTILINE)
+    assert re.search(r"^temp_max = 70$", shown, re.MULTILINE)
+    with_origin = CliRunner().invoke(config_command.config, ["show", "--origin"]).stdout
+    assert re.search(rf'^time_zone = "" +# default, {told}$', with_origin, re.MULTILINE)
+    document = json.loads(CliRunner().invoke(config_command.config, ["show", "--json"]).stdout)
+    assert {"key": "time_zone", "value": "", "source": "default", "note": told} in document["settings"]
+    monkeypatch.setenv("SHRK_TIME_ZONE", "Europe/Berlin")
+    assert origins(load(AgentSettings))["time_zone"].note == ""
 
 
 def test_every_setting_is_told(file: Path) -> None:
