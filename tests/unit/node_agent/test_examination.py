@@ -59,6 +59,8 @@ def test_an_identity_passes_within_its_dates_and_says_until_when(tmp_path: Path)
     assert examination.identity(tmp_path, until - 3_600_000).mark is Mark.NOTED
     late = examination.identity(tmp_path, until + DAY_MS)
     assert (late.mark, "expired" in late.reason) == (Mark.FAILED, True)
+    assert "it renews the certificate by itself" in late.next_action
+    assert "join token" in examination.identity(tmp_path, until + 181 * DAY_MS).next_action
     early = examination.identity(tmp_path, int(dt.datetime(2001, 1, 1, tzinfo=dt.UTC).timestamp() * 1000))
     assert (early.mark, "timedatectl" in early.next_action) == (Mark.FAILED, True)
 
