@@ -269,7 +269,9 @@ def _models(node: Node, report: Report) -> Check:
     if node.offers:
         missing = [engine for engine in missing if engine.status.state not in _PUT_AWAY]
     if not missing:
-        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))}")
+        # Agents offer no engine before that: a canary of its own would be a line that cannot fail.
+        answered = "it answered its canary" if len(node.offers) == 1 else "each answered its canary"
+        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))} ({answered})")
     first = missing[0].status
     state = first.state if first.state not in SERVING else State.STARTING
     remedy = _short(first.next_action) or _NEXT[state]

@@ -53,6 +53,17 @@ def test_a_node_that_serves_passes_every_check_but_that_nobody_asked_for_its_mod
     assert check_of(verdict, CheckName.DEMAND).reason == "nobody has asked for 'm' since the coordinator started"
 
 
+def test_a_model_that_is_served_has_answered_its_canary_and_that_is_told() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m")
+    link_node(state, "b", "m", "other")
+    told = [check_of(judged(state, node=node), CheckName.MODELS).reason for node in ("a", "b")]
+    assert told == [
+        "it serves 'm' (it answered its canary)",
+        "it serves 'm', 'other' (each answered its canary)",
+    ]
+
+
 def test_demand_is_told_with_when_somebody_last_asked() -> None:
     state = CoordinatorState()
     link_node(state, "a", "other", "m")
