@@ -26,6 +26,17 @@ class EngineOption(StrEnum):
     SIM = "sim"
 
 
+_ScriptedGpu = Annotated[
+    Path | None,
+    typer.Option(
+        "--scripted-gpu",
+        metavar="FILE",
+        help="Each node has a made-up GPU that plays its own copy of this script, DIR/dev-N/gpu.toml. Replace one "
+        "while it runs to heat that node; see examples/gpu-cool.toml.  [default: nodes look at no GPU]",
+    ),
+]
+
+
 @app.command()
 def dev(
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="How many nodes.")] = 3,
@@ -51,15 +62,7 @@ def dev(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="When ready, print one line of JSON on stdout.")] = False,
     no_restart: Annotated[bool, typer.Option("--no-restart", help="What ends is not started again.")] = False,
-    scripted_gpu: Annotated[
-        Path | None,
-        typer.Option(
-            "--scripted-gpu",
-            metavar="FILE",
-            help="Each node has a made-up GPU that plays its own copy of this script, DIR/dev-N/gpu.toml. Replace one "
-            "while it runs to heat that node; see examples/gpu-cool.toml.  [default: nodes look at no GPU]",
-        ),
-    ] = None,
+    scripted_gpu: _ScriptedGpu = None,
     sim_first_token_ms: Annotated[
         int | None,
         typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.  [default: none]"),
@@ -87,12 +90,7 @@ def dev(
     script = parse_script(scripted_gpu, Path.cwd()) if scripted_gpu is not None else None
     choice = choose(wanted, os.environ, Path(sys.prefix))
     if speed != SimulatorSpeed() and choice.engine is not EngineKind.SIM:
-        raise Trouble(
-            "--sim-first-token-ms and --sim-tokens-per-second set the speed of simulated engines",
-            why=f"these nodes run vllm: {choice.why}",
-            remedy="add --engine sim, or leave them out",
-            code=Exit.USAGE,
-        )
+        raise _no_simulator(choice.why)
     refuse_busy_port(port)
     wish = foreground.Wish(
         nodes=nodes,
@@ -106,3 +104,12 @@ def dev(
         scripted_gpu=script,
     )
     asyncio.run(foreground.run(wish, os.environ))
+
+
+def _no_simulator(why: str) -> Trouble:
+    return Trouble(
+        "--sim-first-token-ms and --sim-tokens-per-second set the speed of simulated engines",
+        why=f"these nodes run vllm: {why}",
+        remedy="add --engine sim, or leave them out",
+        code=Exit.USAGE,
+    )
