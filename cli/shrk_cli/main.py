@@ -99,9 +99,9 @@ def _explain() -> typer.Typer:
 
 
 def _help_line(point: EntryPoint) -> str:
+    """What the subcommand's module says it is for, read without importing it; else its distribution's summary."""
     if point.name in HELP_LINES:
         return HELP_LINES[point.name]
-    """What the subcommand's module says it is for, read without importing it; else its distribution's summary."""
     found = re.sub(r"^(`[^`]*`[:, ]*(and )?)+", "", _purpose(point.module))
     if found:
         return f"{found[0].upper()}{found[1:].rstrip('.')}."

@@ -43,7 +43,7 @@ from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
 from shrk_node_agent.owner import contained, device_of, gpus_of, needs_of, wanted_of
 from shrk_node_agent.pauses import PauseFile, PauseUnreadable
-from shrk_node_agent.reload import LastReload, compare, merged
+from shrk_node_agent.reload import Changes, LastReload, compare, merged
 from shrk_node_agent.sensors.gpu import SensorsFailed, VisibleDevicesWrong
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
@@ -230,8 +230,9 @@ class Agent:
 
     # --- new settings ---------------------------------------------------------------------------------
 
-    async def reload(self, read: Callable[[], AgentSettings]) -> None:
+    async def reload(self, read: Callable[[], AgentSettings]) -> Changes:
         """Read the settings again and take in what an agent that runs can; settings with an error change nothing."""
+        changes = Changes()
         try:
             new = await asyncio.to_thread(read)
         except SettingsError as error:
@@ -245,6 +246,7 @@ class Agent:
                 settings = merged(self._settings, new)
                 self.apply(settings, await asyncio.to_thread(needs_of, settings, self._downloads))
         self.driver.link_changed()  # the status is another one
+        return changes
 
     def apply(self, settings: AgentSettings, needs: tuple[Need, ...]) -> None:
         """From now on these hold. Only what `reload.RELOADED` names differs from those before."""
@@ -334,12 +336,12 @@ class Agent:
         self.driver.post(seen.ResumeAsked(self.driver.now()))
         self.driver.post(seen.RetryAsked(self.driver.now()))
 
-    async def reload_now(self) -> list[str]:
-        """Read the settings again; those that changed and need a restart. Raises SettingsError."""
-        await self.reload(self._read)
+    async def reload_now(self) -> Changes:
+        """Read the settings again. Raises SettingsError."""
+        changes = await self.reload(self._read)
         if self._last_reload.problems:
             raise SettingsError("the node agent", self._last_reload.problems)
-        return list(self._last_reload.needs_restart)
+        return changes
 
     def stop_soon(self, now: bool) -> None:
         """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""

@@ -24,8 +24,10 @@ from shrk_contract.settings import SettingsError, load, located, variables
 from shrk_contract.settings_files import KeyPath, Location, read_files
 from shrk_contract.settings_problems import did_you_mean, field_at, fields_at
 from shrk_contract.trouble import Trouble
+from shrk_node_agent import time_zone
 from shrk_node_agent.reload import Changes, compare
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.time_zone import in_force
 
 #: What is shown of a secret that is set.
 MASK = "********"
@@ -42,6 +44,8 @@ class Origin:
     key: str
     value: object
     source: str
+    #: What the value comes to on this machine, where it does not say so itself.
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,11 @@ class Written:
 
 def describe(settings: AgentSettings) -> list[Origin]:
     """Every setting, a table's in its own order, with secrets masked."""
+    zone = in_force(settings.time_zone, time_zone.zone(settings.time_zone))
+    notes: dict[KeyPath, str] = {("time_zone",): f"in force: {zone}"} if zone.why else {}
     return [
-        Origin(".".join(map(_quoted, path)), value, settings.sources.of(path)) for path, value in _leaves((), settings)
+        Origin(".".join(map(_quoted, path)), value, settings.sources.of(path), notes.get(path, ""))
+        for path, value in _leaves((), settings)
     ]
 
 

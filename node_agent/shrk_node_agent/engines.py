@@ -10,7 +10,8 @@ from shrk_node_agent.engine.launch import Launcher
 from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.sensors.choose import nvidia_is_here
-from shrk_node_agent.settings import AgentSettings, EngineKind, GpuKind
+from shrk_node_agent.sensors.gpu import GpuKind
+from shrk_node_agent.settings import AgentSettings, EngineKind
 
 
 def launcher(settings: AgentSettings) -> Launcher:

@@ -8,6 +8,7 @@ from typing import Any
 from shrk_node_agent.driver import Driver
 from shrk_node_agent.link.dial import LinkState, LinkStatus
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.time_zone import in_force
 
 #: Changes only when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -58,9 +59,11 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
 def schedule(driver: Driver, text: str, zone: str) -> dict[str, Any]:
     """The owner's hours, and how they stand."""
     opening = driver.state.terms.opening
+    told = in_force(zone, driver.state.terms.wanted.zone)
     return {
         "text": text,
-        "zone": zone,
+        "zone": told.name,
+        "zone_why": told.why,
         "open": opening.open,
         "closes_in_seconds": opening.closes_in,
         "opens_in_seconds": opening.opens_in,

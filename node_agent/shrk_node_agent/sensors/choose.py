@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 
-from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed
+from shrk_node_agent.sensors.gpu import GpuKind, Gpus, SensorsFailed
 from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.sensors.nvml import NvmlDriver
 from shrk_node_agent.sensors.scripted import ScriptedGpus
@@ -17,15 +16,6 @@ from shrk_node_agent.sensors.threaded import ThreadedGpus
 _DRIVER = Path("/proc/driver/nvidia/version")
 #: As the binding asks for it.
 _LIBRARY = "libnvidia-ml.so.1"
-
-
-class GpuKind(StrEnum):
-    """The setting `gpu`."""
-
-    AUTO = "auto"
-    NVML = "nvml"
-    NONE = "none"
-    SCRIPTED = "scripted"
 
 
 def nvidia_is_here() -> bool:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.settings import SettingsError, load
+from shrk_node_agent.default_file import documentation
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.state.terms.occupancy import (
+    BACK_SECONDS,
+    BUSY_SHARE_IDLE_MIN,
+    BUSY_SHARE_MIN,
+    PROGRAM_BYTES_MIN,
+)
 from support.house import ROOT
 
 Read = Callable[[str], AgentSettings]
@@ -222,3 +229,10 @@ def test_a_key_of_a_drop_in_is_refused_with_the_name_of_its_file(read: Read, tmp
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10-heat.toml").write_text("\ntemp_maxx = 70\n")
     assert refused(read, "").endswith("conf.d/10-heat.toml:2: temp_maxx is not a setting; did you mean temp_max?")
+
+
+def test_what_is_said_of_the_modes_is_what_they_do() -> None:
+    said = " ".join(documentation(AgentSettings)["when"])
+    assert (PROGRAM_BYTES_MIN, BACK_SECONDS, BUSY_SHARE_MIN, BUSY_SHARE_IDLE_MIN) == (512 << 20, 60, 0.5, 0.1)
+    for words in ("512 MiB", "until a minute after", "half of its time (always)", "a tenth of it (idle)"):
+        assert words in said

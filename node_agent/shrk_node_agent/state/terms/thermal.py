@@ -277,7 +277,7 @@ class Heat:
                 return self._told(now, rung, again)
 
     def _told(self, now: float, rung: Rung, again: str) -> tuple[str, str]:
-        told = f"{self._gauge.celsius:g} °C of {self.cap:g} °C"
+        told = f"{self._gauge.celsius:.3g} °C of {self.cap:g} °C"
         if self._slows:
             told += ", and the card slows itself down for heat"
         share = min(self._cut, self._ceiling)

@@ -53,6 +53,17 @@ def test_a_node_that_serves_passes_every_check_but_that_nobody_asked_for_its_mod
     assert check_of(verdict, CheckName.DEMAND).reason == "nobody has asked for 'm' since the coordinator started"
 
 
+def test_a_model_that_is_served_has_answered_its_canary_and_that_is_told() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m")
+    link_node(state, "b", "m", "other")
+    told = [check_of(judged(state, node=node), CheckName.MODELS).reason for node in ("a", "b")]
+    assert told == [
+        "it serves 'm' (it answered its canary)",
+        "it serves 'm', 'other' (each answered its canary)",
+    ]
+
+
 def test_demand_is_told_with_when_somebody_last_asked() -> None:
     state = CoordinatorState()
     link_node(state, "a", "other", "m")
@@ -147,7 +158,14 @@ def test_what_a_cool_device_serves_is_asked_for_while_another_is_hot() -> None:
     assert (
         heat == "the hottest device is at 69 °C, 70 °C are allowed, and what runs on it waits; the coolest is at 40 °C"
     )
-    assert check_of(verdict, CheckName.MODELS).reason == "it serves 'm'; 'big' is cooling: GPU 1: 69 °C of 70 °C"
+    assert check_of(verdict, CheckName.MODELS).reason == (
+        "it serves 'm' (it answered its canary); 'big' is cooling: GPU 1: 69 °C of 70 °C"
+    )
+
+
+def test_what_heat_drains_is_not_said_to_be_a_matter_of_hours() -> None:
+    report = replace(a_report("m", state=State.COOLING), terms=Terms(closes_in_seconds=0.0))
+    assert check_of(judged(reporting(report)), CheckName.HOURS).passed
 
 
 def test_a_model_that_loads_is_told_with_how_far_it_is() -> None:
