@@ -394,10 +394,7 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
 
 
 def _margin(report: Report) -> float | None:
-    """How many degrees its coolest device is below what the owner allows; None where either is not told.
-
-    While one is cool, the node serves what runs there, and says of each model whether its own devices let it.
-    """
+    """How many degrees its coolest device, which serves on, is below what is allowed; None where either is not told."""
     allowed = report.terms.temperature_celsius_max
     told = [d.temperature_celsius for d in report.devices if d.temperature_celsius is not None]
     return allowed - min(told) if allowed and told else None
