@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from shrk_contract.terms import SERVING
-from shrk_node_agent.commands import polling
+from shrk_node_agent.commands import models_pull, models_rm, models_suggest, polling
 from shrk_node_agent.commands.ending import said_plainly
 from shrk_node_agent.commands.phrases import columns, padded, printable
 from shrk_node_agent.commands.typed import Json, StateDir, verb
@@ -33,6 +33,11 @@ def ls(as_json: Json = False, state_dir: StateDir = None) -> None:
     _show(as_json, state_dir)
 
 
+app.command()(models_pull.pull)
+app.command()(models_rm.rm)
+app.command()(models_suggest.suggest)
+
+
 def _show(as_json: bool, state_dir: StateDir) -> None:
     with said_plainly():
         engines = polling.status(running_in(state_dir))["engines"]
@@ -47,7 +52,7 @@ def _show(as_json: bool, state_dir: StateDir) -> None:
 def models_text(engines: Sequence[dict[str, Any]]) -> str:
     """A table; `engines` as in the status document."""
     if not engines:
-        return "This node has no models. Add [catalogue.NAME] to its settings file."
+        return "This node has no models. What fits here: shrk models suggest"
     rows = [_HEAD, *(_row(engine) for engine in engines)]
     told = [column for column, head in enumerate(_HEAD) if head != "GPU" or any(row[column] != "-" for row in rows[1:])]
     widths = {column: max(columns(row[column]) for row in rows) for column in told}

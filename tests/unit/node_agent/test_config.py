@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from shrk_contract.settings import SettingsError, load
 from shrk_node_agent import config_command
-from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, value_of
+from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, set_values, value_of
 from shrk_node_agent.default_file import commented_file, documentation
 from shrk_node_agent.reload import Changes
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
@@ -291,6 +291,33 @@ def test_settings_that_are_wrong_end_a_command_with_5(file: Path) -> None:
         in run(config_command.config, ["check", str(file.with_name("gone.toml"))]).stderr
     )
     assert run(config_command.set_, ["temp_max"]).exit_code == 2
+
+
+def test_several_settings_are_written_in_one_step_and_nothing_else_is_touched(file: Path) -> None:
+    written = set_values({"temp_max": "68", "catalogue.new.source": "n", "catalogue.new.slots": "2"})
+    assert file.read_text() == TEXT.replace("70", "68") + '\n[catalogue.new]\nsource = "n"\nslots = 2\n'
+    assert (written.changes.applied, written.changes.needs_restart) == (("temp_max",), ("catalogue",))
+    assert written.outdone_by == {}
+
+
+def test_of_several_settings_one_that_is_wrong_keeps_all_of_them_out(file: Path) -> None:
+    with pytest.raises(SettingsError, match="had this been written"):
+        set_values({"temp_max": "68", "schedule": "at night"})
+    assert file.read_text() == TEXT
+
+
+def test_variables_that_win_over_what_is_written_are_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHRK_TEMP_MAX", "60")
+    monkeypatch.setenv("SHRK_WHEN", "idle")
+    assert set_values({"temp_max": "68", "schedule": ""}).outdone_by == {"temp_max": "SHRK_TEMP_MAX"}
+    assert "temp_max = 68" in file.read_text()
+
+
+def test_a_file_that_was_not_there_begins_with_what_it_is_given(file: Path) -> None:
+    file.unlink()
+    written = set_values({"temp_max": "68", "catalogue.m.source": "m"}, blank="# Ours.\n# temp_max = 70\n")
+    assert file.read_text() == '# Ours.\ntemp_max = 68\n\n[catalogue.m]\nsource = "m"\n'
+    assert written.changes.needs_restart == ("temp_max", "catalogue"), "no agent runs without settings"
 
 
 @pytest.mark.parametrize(

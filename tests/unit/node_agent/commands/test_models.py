@@ -39,4 +39,4 @@ def test_a_download_shows_how_far_it_is() -> None:
 
 
 def test_a_node_without_models_is_told_how_to_get_one() -> None:
-    assert "[catalogue.NAME]" in models_text([])
+    assert "shrk models suggest" in models_text([])
