@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
@@ -48,6 +47,16 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
         agent.resume()
         return _json({"schema": 1})
 
+    async def stop(request: web.Request) -> web.Response:
+        try:
+            now = (await _body(request)).get("now", False)
+            if not isinstance(now, bool):
+                raise ValueError(f"now is {now!r}: true or false")
+        except ValueError as error:
+            return _wrong(error)
+        agent.stop_soon(now)
+        return _json({"schema": 1})
+
     async def reload(_request: web.Request) -> web.Response:
         try:
             return _json({"schema": 1, "needs_restart": await agent.reload_now()})
@@ -58,24 +67,8 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
         web.post("/pause", pause),
         web.post("/resume", resume),
         web.post("/reload", reload),
-        stop_route(agent.stop_soon),
+        web.post("/stop", stop),
     ]
-
-
-def stop_route(stop: Callable[[bool], None]) -> web.RouteDef:
-    """`POST /stop {"now": bool}` alone. `stop` as in AgentPort."""
-
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            now = (await _body(request)).get("now", False)
-            if not isinstance(now, bool):
-                raise ValueError(f"now is {now!r}: true or false")
-        except ValueError as error:
-            return _wrong(error)
-        stop(now)
-        return _json({"schema": 1})
-
-    return web.post("/stop", answer)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
