@@ -20,16 +20,7 @@ from collections.abc import Iterable
 from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
-from shrk_coordinator.state.replicas.facts import (
-    LOADED,
-    Assignment,
-    Condition,
-    ModelFacts,
-    NodeFacts,
-    Redundancy,
-    belongs,
-    shows,
-)
+from shrk_coordinator.state.replicas.facts import LOADED, Assignment, Condition, ModelFacts, NodeFacts, Redundancy
 from shrk_coordinator.state.replicas.places import Place
 from shrk_coordinator.state.replicas.reasons import NodeName, why_not_there, why_short
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
@@ -110,9 +101,9 @@ class Reconciler:
             place.take(facts)
             if facts.linked and not old.linked:
                 self._meet(now, place)
-            if belongs(old) != belongs(facts):
+            if old.belongs() != facts.belongs():
                 self._reindex(place, old.engines.keys() | facts.engines.keys())
-            if shows(old) == shows(facts) and place.hot == was_hot:
+            if old.shows() == facts.shows() and place.hot == was_hot:
                 return
         if facts.linked:
             self._drop_what_cannot_stay(now, place)
