@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from shrk_coordinator.data_plane.install import refusing_script
 from shrk_node_agent.engine.process import SOCKETS_FOLDER_BYTES_MAX
-from support.cut import a_sandbox, harmful
 from support.installer import CLEAN, SCRIPT, Machine, a_machine, an_altered_release, make_release, put_torch
 from support.network import Network, a_network, until
 
@@ -142,7 +138,7 @@ async def test_one_user_installs_it_below_their_home_and_removes_it_by_the_comma
 
 async def test_a_home_too_deep_for_sockets_is_told_so_before_anything_is_changed(machine: Machine) -> None:
     script = SCRIPT.read_text().replace("@SHRK_URL@", "http://127.0.0.1:9")
-    status, said = await machine.pipe(script, "--user", SHRK_ENGINE="sim", HOME="/home/somebody.with.quite.a.name")
+    status, said = await machine.pipe(script, "--user", SHRK_ENGINE="sim", HOME="/somebody/with/quite/a/long/name")
     assert (status, "56 is the most" in said, "without --user" in said) == (1, True, True), said
     assert machine.files() == clean()
     assert SOCKETS_FOLDER_BYTES_MAX == 56, "what the script says is what the agent holds to"
@@ -321,38 +317,3 @@ async def test_a_copy_that_no_coordinator_served_says_how_to_get_one(machine: Ma
     status, said = await machine.pipe(SCRIPT.read_text(), SHRK_ENGINE="sim")
     assert (status, "not installed" in said, "COORDINATOR/install" in said) == (1, True, True), said
     assert machine.files() == clean()
-
-
-def test_a_script_that_is_cut_off_does_nothing() -> None:
-    script = SCRIPT.read_bytes()
-    assert not script.endswith(b"\n"), "its last byte is what starts it"
-    before, _, _ = script.decode().partition("\n{\n")
-    assert all(line.startswith("#") or not line for line in before.splitlines()), "the rest is one group in braces"
-    # Where a name is cut off it may be another command's: `find_python` after four bytes.
-    names = {match.end(1) for match in re.finditer(rb"^(find|set)_?\w+\(\)", script, re.MULTILINE)}
-    assert names, "there are such names"
-    sample = {*names, *range(0, len(script), 251), *range(len(script) - 300, len(script))}
-    assert harmful(script, sorted(sample)) == {}
-
-
-def test_a_script_that_is_whole_is_seen_to_do_something() -> None:
-    script = SCRIPT.read_bytes()
-    assert "called" in harmful(script, [len(script)])[len(script)]
-
-
-def test_a_refusal_that_is_cut_off_does_nothing_either() -> None:
-    script = refusing_script("it isn't here").encode()
-    with a_sandbox() as sandbox:
-        assert [n for n in range(len(script)) if sandbox.harm(script[:n])] == []
-
-
-@pytest.mark.parametrize(
-    "command",
-    [("dash", "-n"), ("busybox", "sh", "-n"), ("bash", "--posix", "-n"), ("shellcheck", "-s", "sh")],
-    ids=" ".join,
-)
-def test_shells_and_shellcheck_have_nothing_to_say(command: tuple[str, ...]) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not on this machine: apt install {command[0]}")
-    ran = subprocess.run([*command, str(SCRIPT)], capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
