@@ -15,9 +15,9 @@ from shrk_node_agent.attempts import AttemptSink, Failed, Order
 from shrk_node_agent.link.session import Session, SessionSink
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import NodeState
 from simulation.clock import Action
 from simulation.dialling import Dialling, Listener

@@ -51,8 +51,10 @@ class Address:
             return False
 
 
-#: It is written into a shell script, and so must be made of what needs no quoting.
-_PUBLIC_URL = re.compile(r"https?://(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
+#: A host name or an address, as URLs have them; what is written into a script is nothing else.
+HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+LINK_ADDRESS = re.compile(rf"tcp://{HOST}:\d{{1,5}}")
+_PUBLIC_URL = re.compile(rf"https?://{HOST}(?::\d{{1,5}})?")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
 
 
@@ -92,7 +94,7 @@ def _to_folder(value: object) -> object:
 
 def _to_link_address(value: object) -> object:
     if isinstance(value, str):
-        address = _to_address(value.removeprefix("tcp://")) if value.startswith("tcp://") else None
+        address = _to_address(value.removeprefix("tcp://")) if LINK_ADDRESS.fullmatch(value) else None
         if not isinstance(address, Address) or address.port == 0:
             raise ValueError(f"{value!r} is not tcp://host:port, such as tcp://shrk.example.org:9100")
     return value

@@ -8,9 +8,9 @@ import os
 import platform
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,12 +26,10 @@ from shrk_node_agent import owner_calls, status
 from shrk_node_agent.attempts import AttemptSink
 from shrk_node_agent.control import ControlSocket
 from shrk_node_agent.driver import Driver
-from shrk_node_agent.engine import fetched, process, simulator, vllm
-from shrk_node_agent.engine.download import Downloads
+from shrk_node_agent.engine import fetched, process
 from shrk_node_agent.engine.engine import StartEngine
-from shrk_node_agent.engine.launch import Launcher
-from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.engines import downloads, launcher
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.hangup import answering_hangup
 from shrk_node_agent.link import identity as identities
@@ -43,12 +41,15 @@ from shrk_node_agent.link.joining import known_identity
 from shrk_node_agent.link.questions import Questions
 from shrk_node_agent.link.renewal import Renewal, renew_late
 from shrk_node_agent.link.session import Session, SessionPort
-from shrk_node_agent.owner import contained, device_of, gpus_of, wanted_of
-from shrk_node_agent.reload import LastReload, compare, merged
+from shrk_node_agent.owner import contained, device_of, gpus_of, needs_of, wanted_of
+from shrk_node_agent.pauses import PauseFile, PauseUnreadable
+from shrk_node_agent.reload import Changes, LastReload, compare, merged
 from shrk_node_agent.sensors.gpu import SensorsFailed, VisibleDevicesWrong
 from shrk_node_agent.settings import AgentSettings, EngineKind
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.needs import Need
+from shrk_node_agent.state.node import NodeState
 from shrk_node_agent.state.terms.terms import Terms as OwnerTerms
 from shrk_node_agent.verdicts import Verdicts
 
@@ -66,6 +67,11 @@ log = structlog.get_logger("shrk.agent")
 def unix_ms() -> int:
     """Wall-clock time, for certificates and reports. Durations use the driver's monotonic clock."""
     return time.time_ns() // 1_000_000
+
+
+def _utc() -> datetime:
+    """The same, for an owner's pause: theirs goes on while the machine sleeps."""
+    return datetime.fromtimestamp(unix_ms() / 1000, UTC)
 
 
 class Agent:
@@ -88,15 +94,17 @@ class Agent:
             run=settings.state_dir / "run", logs=settings.state_dir / "logs", sockets=settings.state_dir / "engines"
         )
         self._run_dir = folders.run
-        start: StartEngine = partial(process.start, launcher=_launcher(settings), folders=folders)
-        if settings.engine is not EngineKind.SIM:
-            start = partial(fetched.start, downloads=_downloads(settings), start_engine=start)
+        self._pause_file = PauseFile(settings.state_dir / "pause.json")
+        start: StartEngine = partial(process.start, launcher=launcher(settings), folders=folders)
+        self._downloads = None if settings.engine is EngineKind.SIM else downloads(settings)
+        if self._downloads is not None:
+            start = partial(fetched.start, downloads=self._downloads, start_engine=start)
         turned = Overseer.of_this_process().turned
         self._gpus = gpus_of(settings, time.monotonic, self._load)
-        terms = OwnerTerms(wanted_of(settings, self._gpus))
-        self.driver = Driver(
-            settings.specs(), start, self._changed, settings.memory_bytes, self._answer_assignment, turned, terms
+        state = NodeState(
+            needs_of(settings, self._downloads), settings.memory_bytes, OwnerTerms(wanted_of(settings, self._gpus))
         )
+        self.driver = Driver(settings.specs(), start, self._changed, self._answer_assignment, turned, state)
         verdicts = Verdicts(self._questions, self._link_status)
         self._control = ControlSocket(
             settings.state_dir / "control.sock", self._status, [*verdicts.routes(), *owner_calls.routes(self)]
@@ -121,8 +129,9 @@ class Agent:
         await self._control.open()
         self._stack.push_async_callback(self._control.close)
         # Engines before the network: they take longest, and need no coordinator to load.
+        self._stack.push_async_callback(self._gpus.close)  # after the engines: what limits a card holds while they end
         self._stack.push_async_callback(self.driver.stop)
-        self._stack.push_async_callback(self._gpus.close)
+        self._go_on_pausing()
         await self._read_gpus()
         await self._stack.enter_async_context(running(self.driver.watch(self._gpus, contained=contained()), "sensors"))
         await self._stack.enter_async_context(running(self.driver.run(), "driver"))
@@ -150,6 +159,16 @@ class Agent:
             start_id=os.urandom(START_ID_BYTES),
         )
         await self._stack.enter_async_context(running(self._dialler.run(), "dialler"))
+
+    def _go_on_pausing(self) -> None:
+        """A pause holds until its owner's time is over, whatever became of the agent meanwhile."""
+        try:
+            left = self._pause_file.left(_utc())
+        except PauseUnreadable as unreadable:
+            log.error("a pause was kept that cannot be read", why=str(unreadable))
+            left = None
+        if left is None or left > 0:
+            self.driver.post(seen.PauseAsked(self.driver.now(), left, at_once=True))
 
     async def _read_gpus(self) -> None:
         """Once, before anything starts: GPUs that the owner names and that are not there are for them to mend. Raises
@@ -211,8 +230,9 @@ class Agent:
 
     # --- new settings ---------------------------------------------------------------------------------
 
-    async def reload(self, read: Callable[[], AgentSettings]) -> None:
+    async def reload(self, read: Callable[[], AgentSettings]) -> Changes:
         """Read the settings again and take in what an agent that runs can; settings with an error change nothing."""
+        changes = Changes()
         try:
             new = await asyncio.to_thread(read)
         except SettingsError as error:
@@ -223,12 +243,15 @@ class Agent:
             self._last_reload = LastReload(needs_restart=changes.needs_restart)
             log.info("settings read again", applied=changes.applied, needs_restart=changes.needs_restart)
             if changes.applied:
-                self.apply(merged(self._settings, new))
+                settings = merged(self._settings, new)
+                self.apply(settings, await asyncio.to_thread(needs_of, settings, self._downloads))
         self.driver.link_changed()  # the status is another one
+        return changes
 
-    def apply(self, settings: AgentSettings) -> None:
+    def apply(self, settings: AgentSettings, needs: tuple[Need, ...]) -> None:
         """From now on these hold. Only what `reload.RELOADED` names differs from those before."""
         self._settings = settings
+        self.driver.post(seen.ModelsChanged(self.driver.now(), needs, settings.memory_bytes))
         self.driver.post(seen.TermsChanged(self.driver.now(), wanted_of(settings, self._gpus)))
 
     # --- what is told --------------------------------------------------------------------------------
@@ -283,8 +306,8 @@ class Agent:
                 time_zone=self._settings.time_zone,
                 closes_in_seconds=self.driver.state.closes_in(self.driver.now()),
                 kept_back=self.driver.state.kept_back[:2_000],
-                models=tuple(spec.model for spec in self._settings.specs()),
-                memory_bytes=self._settings.memory_bytes,
+                models=self._settings.served,
+                memory_bytes=self.driver.state.assignment.bound_bytes,
                 scales_to_zero=self._settings.scale_to_zero,
             ),
             agent_version=self._version,
@@ -303,20 +326,22 @@ class Agent:
     # --- the end -------------------------------------------------------------------------------------
 
     def pause(self, seconds: float | None) -> None:
-        """Take nothing new for so long, and let the owner have the machine; None: until `resume`."""
+        """Take nothing new for so long, and let the owner have the machine; None: until `resume`. Raises OSError."""
+        self._pause_file.keep(seconds, _utc())
         self.driver.post(seen.PauseAsked(self.driver.now(), seconds))
 
     def resume(self) -> None:
-        """End a pause, and try again what was left alone."""
+        """End a pause, and try again what was left alone. Raises OSError."""
+        self._pause_file.forget()
         self.driver.post(seen.ResumeAsked(self.driver.now()))
         self.driver.post(seen.RetryAsked(self.driver.now()))
 
-    async def reload_now(self) -> list[str]:
-        """Read the settings again; those that changed and need a restart. Raises SettingsError."""
-        await self.reload(self._read)
+    async def reload_now(self) -> Changes:
+        """Read the settings again. Raises SettingsError."""
+        changes = await self.reload(self._read)
         if self._last_reload.problems:
             raise SettingsError("the node agent", self._last_reload.problems)
-        return list(self._last_reload.needs_restart)
+        return changes
 
     def stop_soon(self, now: bool) -> None:
         """End the agent, as its owner asked; `now`: without a drain. While it drains already, the drain ends."""
@@ -357,35 +382,6 @@ def _addresses(controller: str | None, identity: Identity) -> tuple[str, ...]:
     A wrong address cannot deceive: whoever answers there must hold a certificate of the CA pinned at enrolment.
     """
     return (controller,) if controller else identity.link_addresses
-
-
-def _launcher(settings: AgentSettings) -> Launcher:
-    """How this machine starts engines. Raises AgentCannotRun where it cannot."""
-    if settings.engine is EngineKind.SIM:
-        speed = settings.sim
-        pretended = simulator.SimulatorSpeed(speed.first_token_ms, speed.tokens_per_second, speed.jitter_ms)
-        return partial(simulator.launch, speed=pretended)
-    if vllm.installed(settings.engine_venv) is None:
-        raise AgentCannotRun(
-            f"There is no vLLM in {settings.engine_venv}. Install it (make engine), name its environment with "
-            "SHRK_ENGINE_VENV=DIR, or try the simulated engine with SHRK_ENGINE=sim"
-        )
-    return partial(vllm.launch, venv=settings.engine_venv, gpu=_has_gpu())
-
-
-def _downloads(settings: AgentSettings) -> Downloads:
-    """How this machine fetches models: with the engine's own library, into the state folder."""
-    return Downloads(
-        python=settings.engine_venv / "bin" / "python",
-        cache=settings.state_dir / "models",
-        lock=RevisionLock(settings.state_dir / "models.lock"),
-        run=settings.state_dir / "run",
-    )
-
-
-def _has_gpu() -> bool:
-    """Whether an NVIDIA driver runs here. Which GPU and how warm is the sensors' business."""
-    return sys.platform == "linux" and Path("/proc/driver/nvidia/version").exists()
 
 
 def _refuse_unknown(sink: AttemptSink) -> None:

@@ -1,6 +1,7 @@
 """`shrk node`: run this machine's agent in the foreground, as a service manager does.
 
-Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid, 6
+settings that may not be read.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def run(
     What it serves, [catalogue.NAME], stands in the settings file: /etc/shrk/config.toml, or the one that SHRK_CONFIG
     names. More settings there: memory_gb (for all models together; each then has its own, and a coordinator chooses),
     scale_to_zero (it may unload what nobody asks for), engine_venv (vLLM's environment), drain_seconds (for running
-    answers at the end), time_zone (of the schedule), when (always, or idle: while nobody else uses the GPUs),
+    answers at the end), time_zone (of the schedule), when (idle: small work of another program sends it away, too),
     payout_address, gpu and scripted_gpu (how GPUs are looked at), [sim] (how fast the simulated engine is). An option
     wins over a variable, and that over the file. SIGHUP reads the settings again.
     """

@@ -24,8 +24,10 @@ from shrk_contract.settings import SettingsError, load, located, variables
 from shrk_contract.settings_files import KeyPath, Location, read_files
 from shrk_contract.settings_problems import did_you_mean, field_at, fields_at
 from shrk_contract.trouble import Trouble
+from shrk_node_agent import time_zone
 from shrk_node_agent.reload import Changes, compare
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.time_zone import in_force
 
 #: What is shown of a secret that is set.
 MASK = "********"
@@ -42,6 +44,8 @@ class Origin:
     key: str
     value: object
     source: str
+    #: What the value comes to on this machine, where it does not say so itself.
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,24 @@ class Written:
     outdone_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenAll:
+    """Changes that were made in one step."""
+
+    file: Path
+    #: What of them a running agent takes in at a reload, and what at a restart only.
+    changes: Changes
+    #: Of each setting that another source hides in this shell, the variable that wins over the file.
+    outdone_by: Mapping[str, str]
+
+
 def describe(settings: AgentSettings) -> list[Origin]:
     """Every setting, a table's in its own order, with secrets masked."""
+    zone = in_force(settings.time_zone, time_zone.zone(settings.time_zone))
+    notes: dict[KeyPath, str] = {("time_zone",): f"in force: {zone}"} if zone.why else {}
     return [
-        Origin(".".join(map(_quoted, path)), value, settings.sources.of(path)) for path, value in _leaves((), settings)
+        Origin(".".join(map(_quoted, path)), value, settings.sources.of(path), notes.get(path, ""))
+        for path, value in _leaves((), settings)
     ]
 
 
@@ -83,33 +101,53 @@ def set_value(key: str, text: str | None, main: Path | None = None) -> Written:
     written; then the file is as it was.
     """
     path = _path(key)
-    location = located(AgentSettings, main)
-    with _locked(location.main):
-        old_text = _text(location)
-        new_text = _edited(old_text, path, text)
-        try:
-            # Its own variable would hide what is written.
-            new = load(AgentSettings, read_files(location, instead=new_text), ignoring=path[:1])
-        except SettingsError as error:
-            raise SettingsError(f"{AgentSettings.whose}, had this been written,", error.problems) from error
-        try:
-            old = load(AgentSettings, read_files(location, instead=old_text), ignoring=path[:1])
-        except SettingsError:
-            old = None  # the change mends it
-        try:
-            secret = path[0] == "join_token"
-            if secret and location.main.exists():
-                location.main.chmod(location.main.stat().st_mode & 0o770)
-            replace_kept(location.main, new_text.encode(), 0o600 if secret else 0o644)
-        except OSError as error:
-            raise _unwritable(location.main, error) from error
+    file, old, new = _written({path: text}, main)
     return Written(
-        file=location.main,
+        file=file,
         before=value_of(old, key) if old and _is_set(old, path) else None,
         after=value_of(new, key) if _is_set(new, path) else None,
         changes=compare(old, new) if old else Changes((), path[:1]),
         outdone_by=variables(AgentSettings).get(path[0], ""),
     )
+
+
+def set_values(changes: Mapping[str, str], main: Path | None = None, *, blank: str = "") -> WrittenAll:
+    """As `set_value`, several in one step: all of them or none. `blank`: what a file begins with that was not there."""
+    paths = {_path(key): text for key, text in changes.items()}
+    file, old, new = _written(paths, main, blank)
+    heads = dict.fromkeys(path[0] for path in paths)
+    outdone = {name: variable for name, variable in variables(AgentSettings).items() if name in heads}
+    return WrittenAll(file, compare(old, new) if old else Changes((), tuple(heads)), outdone)
+
+
+def _written(
+    changes: Mapping[KeyPath, str | None], main: Path | None, blank: str = ""
+) -> tuple[Path, AgentSettings | None, AgentSettings]:
+    """The file, and the settings before (None: they were not valid) and after. Raises as `set_value`."""
+    location = located(AgentSettings, main)
+    # Their own variables would hide what is written.
+    heads = {path[0] for path in changes}
+    with _locked(location.main):
+        old_text = _text(location)
+        new_text = old_text or blank
+        for path, text in changes.items():
+            new_text = _edited(new_text, path, text)
+        try:
+            new = load(AgentSettings, read_files(location, instead=new_text), ignoring=heads)
+        except SettingsError as error:
+            raise SettingsError(f"{AgentSettings.whose}, had this been written,", error.problems) from error
+        try:
+            old = load(AgentSettings, read_files(location, instead=old_text), ignoring=heads)
+        except SettingsError:
+            old = None  # the change mends it
+        try:
+            secret = "join_token" in heads
+            if secret and location.main.exists():
+                location.main.chmod(location.main.stat().st_mode & 0o770)
+            replace_kept(location.main, new_text.encode(), 0o600 if secret else 0o644)
+        except OSError as error:
+            raise _unwritable(location.main, error) from error
+    return location.main, old, new
 
 
 def check(main: Path | None = None) -> AgentSettings:

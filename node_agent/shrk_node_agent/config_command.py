@@ -1,6 +1,7 @@
 """`shrk config`, `shrk get`, `shrk set`: an owner's settings, read, checked and changed.
 
-Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid.
+Only typer is imported up here, so that --help is quick. Exit codes: 0 ok, 1 error, 2 usage, 5 settings invalid, 6
+another user's.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import json as jsons
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from shrk_contract.trouble import Trouble
+    from shrk_node_agent.asked_reload import Reloaded
+    from shrk_node_agent.config import Written
 
 #: Of the documents that --json prints; changes only when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -59,13 +65,17 @@ def show(
         settings = load(AgentSettings)
         found = describe(settings)
         if json:
-            rows = [{"key": one.key, "value": one.value, "source": one.source} for one in found]
+            rows = [
+                {"key": one.key, "value": one.value, "source": one.source} | ({"note": one.note} if one.note else {})
+                for one in found
+            ]
             _print_json({"files": [str(path) for path in settings.sources.files.read], "settings": rows})
             return
         lines = [f"{one.key} = {_written(one.value)}" for one in found]
         width = max(len(line) for line in lines if len(line) <= 60)
         for line, one in zip(lines, found, strict=True):
-            typer.echo(f"{line.ljust(width)}  # {one.source}" if origin else line)
+            comment = ", ".join(word for word in (one.source if origin else "", one.note) if word)
+            typer.echo(f"{line.ljust(width)}  # {comment}" if comment else line)
 
 
 @config.command()
@@ -120,38 +130,87 @@ def set_one(
         str | None, typer.Argument(metavar="VALUE", help="Lists with commas: 0,2. Before a minus: -- KEY VALUE.")
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Take the key out, so that the default holds.")] = False,
+    no_reload: Annotated[
+        bool, typer.Option("--no-reload", help="Do not have the running agent read its settings again.")
+    ] = False,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="DIR", help="The running agent's folder.  [default: that of its settings]"),
+    ] = None,
     json: _Json = False,
 ) -> None:
-    """Write one setting into the settings file, comments kept. A value that would not be valid changes nothing."""
+    """Write one setting into the settings file, comments kept, and have the running agent take it in.
+
+    A value that would not be valid changes nothing. What an agent cannot take in while it runs is told, too.
+    """
     if (value is None) != default:
         typer.echo("shrk: give a VALUE, or --default to take the key out of the file", err=True)
         raise typer.Exit(2)
     with _explained():
+        from shrk_contract.trouble import Trouble
+        from shrk_node_agent.asked_reload import reload
         from shrk_node_agent.config import set_value
 
+        # Before the change: it may be of `state_dir` itself.
+        folder = None if no_reload else _agents_folder(state_dir)
         written = set_value(key, value)
+        reloaded: Reloaded | Trouble | None = None
+        if folder is not None:
+            try:
+                reloaded = reload(folder)
+            except Trouble as trouble:
+                reloaded = trouble
         if json:
-            _print_json(
-                {
-                    "key": key,
-                    "file": str(written.file),
-                    "before": written.before,
-                    "after": written.after,
-                    "applied_by_reload": list(written.changes.applied),
-                    "needs_restart": list(written.changes.needs_restart),
-                    "outdone_by": written.outdone_by or None,
-                }
-            )
-            return
-        typer.echo(f"{key}: {_written(written.before)} → {_written(written.after)}  ({written.file})")
-        if written.outdone_by:
-            typer.echo(f"{written.outdone_by} is set in this shell and wins over the file where the agent has it, too.")
-        if written.changes.needs_restart:
-            typer.echo("A running agent takes it in when it is started again.")
-        elif written.changes.applied:
-            typer.echo("A running agent takes it in at its next reload (SIGHUP).")
+            _print_json(_changed(key, written, reloaded))
         else:
-            typer.echo("Nothing changes for a running agent.")
+            _tell(key, written, reloaded)
+        if isinstance(reloaded, Trouble):
+            typer.echo(f"shrk: it is written, but {reloaded}", err=True)
+            raise typer.Exit(reloaded.exit_code)
+
+
+def _agents_folder(state_dir: Path | None) -> Path | None:
+    """The running agent's; None where the file may not be read: then it cannot be written either, which says so."""
+    from shrk_node_agent.control_client import NotAllowed, running_in
+
+    try:
+        return running_in(state_dir)
+    except NotAllowed:
+        return None
+
+
+def _changed(key: str, written: Written, reloaded: Reloaded | Trouble | None) -> dict[str, object]:
+    """For programs."""
+    from shrk_node_agent.asked_reload import Reloaded
+
+    return {
+        "key": key,
+        "file": str(written.file),
+        "before": written.before,
+        "after": written.after,
+        "applied_by_reload": list(written.changes.applied),
+        "needs_restart": list(written.changes.needs_restart),
+        "outdone_by": written.outdone_by or None,
+        # None: it was not asked, or has not taken it.
+        "agent": reloaded.document() if isinstance(reloaded, Reloaded) else None,
+    }
+
+
+def _tell(key: str, written: Written, reloaded: Reloaded | Trouble | None) -> None:
+    """For people."""
+    from shrk_node_agent.asked_reload import Reloaded
+
+    typer.echo(f"{key}: {_written(written.before)} → {_written(written.after)}  ({written.file})")
+    if written.outdone_by:
+        typer.echo(f"{written.outdone_by} is set in this shell and wins over the file where the agent has it, too.")
+    changes = written.changes
+    if isinstance(reloaded, Reloaded):
+        for sentence in reloaded.sentences():
+            typer.echo(sentence)
+    elif reloaded is None and changes.needs_restart:
+        typer.echo("A running agent takes it in when it is started again: shrk stop, then shrk start.")
+    elif reloaded is None and changes.applied:
+        typer.echo("A running agent takes it in at its next reload: at the next `shrk set`, or a SIGHUP.")
 
 
 @contextlib.contextmanager

@@ -36,12 +36,12 @@ class NotRunning(Trouble):
 
 
 class NotAllowed(Trouble):
-    """The agent belongs to another user. `str()` says what to do."""
+    """The agent, or what says which one is meant, belongs to another user. `str()` says what to do."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 6
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} belongs to another user: run the command as that user, or with sudo")
+    def __init__(self, path: Path, remedy: str = "run the command as that user, or with sudo") -> None:
+        super().__init__(f"{path} belongs to another user: {remedy}")
 
 
 class NoAnswer(Trouble):
@@ -78,7 +78,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def running_in(flag: Path | None) -> Path:
     """The folder of this machine's agent: the one that is named, or SHRK_STATE_DIR, or the settings file's, or the
-    default."""
+    default.
+
+    Raises NotAllowed where the settings file would say it and may not be read: the agent may be in any folder then.
+    """
     named = flag or setting("state_dir")
     return Path(named).expanduser().absolute() if named else default_folder()
 
@@ -86,7 +89,8 @@ def running_in(flag: Path | None) -> Path:
 def setting(name: str) -> str:
     """One setting that is a text, from the environment or the settings file; empty where it is in neither.
 
-    For commands that must work though other settings are wrong, or are not what the running agent has.
+    For commands that must work though other settings are wrong, or are not what the running agent has. Raises
+    NotAllowed where the file is there and may not be read.
     """
     return os.environ.get(f"SHRK_{name.upper()}") or _of_settings_file(name)
 
@@ -99,9 +103,12 @@ def default_folder() -> Path:
 
 
 def _of_settings_file(name: str) -> str:
+    path = Path(os.environ.get("SHRK_CONFIG") or "/etc/shrk/config.toml")
     try:
-        settings = tomllib.loads(Path(os.environ.get("SHRK_CONFIG") or "/etc/shrk/config.toml").read_text())
-    except (OSError, ValueError):
+        settings = tomllib.loads(path.read_text())
+    except PermissionError as error:
+        raise NotAllowed(path, "run it with sudo, or name --state-dir") from error
+    except (OSError, ValueError, RecursionError):
         return ""  # there is none, or `shrk doctor` says what is wrong with it
     value = settings.get(name)
     return value if isinstance(value, str) else ""

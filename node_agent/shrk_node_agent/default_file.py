@@ -40,8 +40,9 @@ _EXAMPLES: Mapping[str, object] = {
 }
 _HEAD = """\
 # The settings of this shrk node. A variable (SHRK_ and the key in capitals) wins over this file, and this file over
-# those in conf.d beside it. After a change: `shrk config check`, then reload or restart the agent. `shrk set KEY VALUE`
-# changes one line, once it is checked. Where a value comes from: `shrk config show --origin`.
+# those in conf.d beside it. `shrk set KEY VALUE` checks and changes one line, and has the running agent take it in.
+# After a change by hand: `shrk config check`, then `shrk stop` and `shrk start`. Where a value comes from:
+# `shrk config show --origin`.
 """
 _FIELD = re.compile(r"    (\w+): ")
 _DOC = "    #: "

@@ -1,7 +1,7 @@
 """`shrk doctor`: this machine, then the coordinator's checklist, then a real token that comes back through it.
 
 It passes only if the token came. Exit codes: 0 all is well, 1 something on this machine is not, 3 the agent does not
-run, 4 it runs and no work would come.
+run, 4 it runs and no work would come, 6 it is another user's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ def doctor(
     from shrk_node_agent import control_client
     from shrk_node_agent.settings import AgentSettings
 
-    folder = control_client.running_in(state_dir)
+    try:
+        folder = control_client.running_in(state_dir)
+    except control_client.NotAllowed as trouble:
+        typer.echo(f"shrk: {trouble}", err=True)
+        raise typer.Exit(trouble.exit_code) from trouble
 
     def ask(method: str, path: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
         return control_client.ask(folder, method, path, body, seconds)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -27,17 +27,17 @@ from shrk_node_agent.engine.engine import (
     StartEngine,
 )
 from shrk_node_agent.engine.exchange import EngineClient
-from shrk_node_agent.engine.pulse import Pulse
+from shrk_node_agent.engine.pulse import Pulse, Totals
 from shrk_node_agent.sensors import gpu
 from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import NodeState
+from shrk_node_agent.state.seats import Seat
 from shrk_node_agent.state.terms.actuators import Abilities, Rung
-from shrk_node_agent.state.terms.terms import Terms
 
 #: Cards warm up by a degree or two in that time; reading them costs some milliseconds.
 READ_SECONDS = 1.0
@@ -68,22 +68,21 @@ class Driver:
         specs: Sequence[EngineSpec],
         start_engine: StartEngine,
         changed: Callable[[], None],
-        memory_bytes: int = 0,
         assigned: Callable[[do.TellAssigned], None] = lambda told: None,
         turned: Callable[[float], None] = lambda now: None,
-        terms: Terms | None = None,
+        state: NodeState | None = None,
     ) -> None:
-        """`changed` hears whenever coordinators or people should be told, `assigned` what became of an assignment.
-        `memory_bytes`: for all models together; 0: there is no bound. `turned` hears at every tick. `terms`: what the
-        owner allows; None: everything."""
+        """`specs`: all that may have to be started. `changed` hears whenever coordinators or people should be told,
+        `assigned` what became of an assignment, `turned` every tick. `state`: what the owner wants; None: all `specs`,
+        always."""
         self._turned = turned
-        needs = (Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
-        self.state = NodeState(needs, memory_bytes, terms)
+        self.state = state or NodeState(Need(spec.id, spec.model, spec.memory_bytes) for spec in specs)
         self._gpus: Gpus | None = None
         self._assigned = assigned
         self.processes: dict[EngineId, EngineProcess] = {}
         #: The last lines of engines that ended, for people.
         self.tails: dict[EngineId, tuple[str, ...]] = {}
+        self.totals = Totals()
         self._specs = {spec.id: spec for spec in specs}
         self._start_engine = start_engine
         self._changed = changed
@@ -204,8 +203,9 @@ class Driver:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case do.StartEngine(engine):
-                self._starts[engine] = self._in_background(self._start(self._specs[engine]), f"start-{engine}")
+            case do.StartEngine(engine, seat):
+                spec = seated(self._specs[engine], seat)
+                self._starts[engine] = self._in_background(self._start(spec), f"start-{engine}")
             case do.ReadFigures(engine):
                 self._pulses[engine].read_figures()
             case do.AskCanary(engine):
@@ -250,6 +250,7 @@ class Driver:
                     endpoints,
                     on_figures=lambda figures: self.post(seen.FiguresRead(self.now(), spec.id, figures)),
                     on_token=lambda: self.post(seen.CanaryAnswered(self.now(), spec.id)),
+                    totals=self.totals,
                 )
                 self.post(seen.EngineBecameReady(now, spec.id, pin, endpoints, slots, context_tokens))
             case EngineExited(returncode, tail, incompatible, reason, fetching):
@@ -333,12 +334,28 @@ class Driver:
             await client.close()
 
 
+def seated(spec: EngineSpec, seat: Seat) -> EngineSpec:
+    """The specification with its GPUs, and its part of them."""
+    if not seat.devices:
+        return spec
+    spread = len(seat.devices)
+    return replace(
+        spec,
+        devices=seat.devices,
+        tensor_parallel=spread,
+        memory_bytes=seat.bytes_each * spread,
+        device_memory_bytes=seat.device_bytes,
+    )
+
+
 def _abilities(told: gpu.Abilities) -> Abilities:
     """As the terms reckon with them."""
-    watts = told.power_limit
+    watts, target = told.power_limit, told.target_temperature
     return Abilities(
-        target_temperature=told.target_temperature is not None,
+        target_temperature=target is not None,
         power_limit=watts is not None,
         watts_min=watts.minimum if watts else 0.0,
         watts_max=watts.maximum if watts else 0.0,
+        target_min=target.minimum if target else 0.0,
+        target_max=target.maximum if target else 0.0,
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shrk_contract.settings import SettingsError
+from shrk_contract.settings import SettingsError, SettingsForbidden
 from shrk_node_agent.checklist import Line, Mark
 from shrk_node_agent.engine import vllm
 from shrk_node_agent.link import identity as identities
@@ -32,6 +32,9 @@ def settings(load: Callable[[], AgentSettings]) -> tuple[Line, AgentSettings | N
     """Whether they can be used, and they, if so."""
     try:
         loaded = load()
+    except SettingsForbidden as error:
+        # What is wrong with nothing is not to be corrected.
+        return Line("settings", Mark.FAILED, "; ".join(error.problems), "sudo shrk doctor"), None
     except SettingsError as error:
         problems = "; ".join(error.problems)
         return Line("settings", Mark.FAILED, problems, "Correct that, in the settings file or the environment."), None

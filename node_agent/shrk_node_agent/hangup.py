@@ -22,7 +22,7 @@ def has_terminal() -> bool:
 
 @contextlib.asynccontextmanager
 async def answering_hangup(
-    reload: Callable[[], Awaitable[None]], has_terminal: Callable[[], bool] = has_terminal
+    reload: Callable[[], Awaitable[object]], has_terminal: Callable[[], bool] = has_terminal
 ) -> AsyncIterator[None]:
     """Within, `reload` runs at each SIGHUP, one after the other; signals that come meanwhile count as one.
 

@@ -54,12 +54,11 @@ def netcheck(
     from shrk_contract.trouble import Trouble
     from shrk_node_agent import checklist, control_client
 
-    folder = control_client.running_in(state_dir)
-
     def ask(method: str, path: str, seconds: float) -> dict[str, Any]:
         return control_client.ask(folder, method, path, timeout=seconds)
 
     try:
+        folder = control_client.running_in(state_dir)
         way = _way(controller, folder)
         lines = asyncio.run(check(way, ask, time.monotonic))
     except Trouble as trouble:
@@ -71,9 +70,9 @@ def netcheck(
 
 
 def _way(controller: str | None, folder: Path) -> Way:
-    """Raises Trouble where the identity is damaged."""
+    """Raises Trouble where the identity is damaged, or only a file names the coordinator that may not be read."""
     from shrk_contract.trouble import Trouble
-    from shrk_node_agent.control_client import setting
+    from shrk_node_agent.control_client import NotAllowed, setting
     from shrk_node_agent.link import identity as identities
 
     identity_folder = folder / "identity"
@@ -81,8 +80,14 @@ def _way(controller: str | None, folder: Path) -> Way:
         identity = identities.load(identity_folder)
     except identities.IdentityError as error:
         raise Trouble(str(error)) from error
-    named = controller or setting("controller") or (identity.link_addresses[0] if identity else "")
-    return Way(named, identity, identity_folder, setting("join_token"))
+    try:
+        written, join_token = setting("controller"), setting("join_token")
+    except NotAllowed:
+        if not (controller or identity):
+            raise
+        written = join_token = ""  # another node's settings: this one is known without them
+    named = controller or written or (identity.link_addresses[0] if identity else "")
+    return Way(named, identity, identity_folder, join_token)
 
 
 async def check(way: Way, ask: Ask, clock: Callable[[], float]) -> list[Line]:

@@ -1,4 +1,4 @@
-"""What an owner's settings come to: the sensors that this machine gets, and the terms that the state obeys."""
+"""What an owner's settings come to: the sensors that this machine gets, and what the state obeys."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shrk_contract.terms import Device
+from shrk_node_agent.engine import weights
+from shrk_node_agent.engine.download import Downloads
+from shrk_node_agent.engine.engine import EngineSpec
+from shrk_node_agent.engine.launch import is_path
+from shrk_node_agent.engine.revisions import LockUnreadable
 from shrk_node_agent.sensors.choose import choose
 from shrk_node_agent.sensors.gpu import Gpus
 from shrk_node_agent.sensors.none import NoGpus
-from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.settings import AgentSettings, CatalogueEntry
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.terms.hours import Schedule
 from shrk_node_agent.state.terms.occupancy import When
 from shrk_node_agent.state.terms.terms import Wanted
@@ -22,7 +28,13 @@ _CONTAINED = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 def gpus_of(settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float]) -> Gpus:
     """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed."""
-    return choose(str(settings.gpu), settings.visible_devices, settings.scripted_gpu, clock=clock, load=load)
+    given = (str(settings.gpu), settings.visible_devices, settings.scripted_gpu)
+    return choose(*given, clock=clock, load=load, kept=gpu_settings(settings.state_dir))
+
+
+def gpu_settings(state_dir: Path) -> Path:
+    """Where it is kept what GPUs' settings were. Not in `run/`: the sweep takes what is there for engines."""
+    return state_dir / "gpu-settings.json"
 
 
 def contained(markers: Sequence[Path] = _CONTAINED) -> bool:
@@ -39,6 +51,36 @@ def wanted_of(settings: AgentSettings, gpus: Gpus) -> Wanted:
         when=When(str(settings.when)),
         gpus=not isinstance(gpus, NoGpus),
     )
+
+
+def needs_of(settings: AgentSettings, downloads: Downloads | None) -> tuple[Need, ...]:
+    """What the models need that are to be served. Looks at files: call it before the loop runs, or in a thread.
+
+    `downloads`: what was fetched before; None: this machine fetches nothing.
+    """
+    specs = {spec.id: spec for spec in settings.specs()}
+    return tuple(_need(specs[name], settings.catalogue[name], downloads) for name in settings.served)
+
+
+def _need(spec: EngineSpec, entry: CatalogueEntry, downloads: Downloads | None) -> Need:
+    weights_bytes = int(entry.weights_gb * 1e9) if entry.weights_gb else None
+    folder = _folder(spec, downloads)
+    return Need(
+        spec.id, spec.model, spec.memory_bytes, weights.sized(spec, folder, weights_bytes, entry.parameters_billion)
+    )
+
+
+def _folder(spec: EngineSpec, downloads: Downloads | None) -> Path | None:
+    """Where its files are; None: not on this machine, or the engine has none."""
+    if downloads is None:
+        return None
+    if is_path(spec.source):
+        return Path(spec.source).expanduser()
+    try:
+        pinned = downloads.lock.pinned(spec.source, spec.revision)
+    except (LockUnreadable, OSError):
+        return None  # the download says so, with the remedy
+    return downloads.snapshot(spec.source, pinned.commit) if pinned is not None and pinned.files else None
 
 
 def device_of(reading: GpuReading) -> Device:

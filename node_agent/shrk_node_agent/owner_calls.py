@@ -10,25 +10,27 @@ from aiohttp import web
 
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.pauses import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
+from shrk_node_agent.reload import Changes
 
 
 class AgentPort(Protocol):
     """What the agent does when it is asked."""
 
     def pause(self, seconds: float | None) -> None:
-        """Take no new work for so long; None: until `resume`."""
+        """Take no new work for so long; None: until `resume`. Raises OSError."""
         ...
 
     def resume(self) -> None:
-        """End a pause; without one, nothing."""
+        """End a pause; without one, nothing. Raises OSError."""
         ...
 
     def stop_soon(self, now: bool) -> None:
         """Begin to drain, then end; `now`: without the drain. Returns at once."""
         ...
 
-    async def reload_now(self) -> list[str]:
-        """Read the settings anew; those that changed and need a restart. Raises Trouble where they are not valid."""
+    async def reload_now(self) -> Changes:
+        """Read the settings anew; what was taken in of them, and what needs a restart. Raises Trouble where they are
+        not valid."""
         ...
 
 
@@ -40,11 +42,17 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
             seconds = _seconds(await _body(request))
         except ValueError as error:
             return _wrong(error)
-        agent.pause(seconds)
+        try:
+            agent.pause(seconds)
+        except OSError as error:
+            return _json({"error": f"the pause cannot be kept, and so does not begin: {error}"}, 500)
         return _json({"schema": 1})
 
     async def resume(_request: web.Request) -> web.Response:
-        agent.resume()
+        try:
+            agent.resume()
+        except OSError as error:
+            return _json({"error": f"the pause goes on: its file cannot be removed: {error}"}, 500)
         return _json({"schema": 1})
 
     async def stop(request: web.Request) -> web.Response:
@@ -59,9 +67,10 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
 
     async def reload(_request: web.Request) -> web.Response:
         try:
-            return _json({"schema": 1, "needs_restart": await agent.reload_now()})
+            changes = await agent.reload_now()
         except Trouble as trouble:
             return _json({"error": str(trouble)}, 422)
+        return _json({"schema": 1, "applied": changes.applied, "needs_restart": changes.needs_restart})
 
     return [
         web.post("/pause", pause),

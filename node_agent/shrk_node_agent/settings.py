@@ -23,7 +23,9 @@ from shrk_contract.settings_problems import SettingInvalid, did_you_mean
 from shrk_node_agent.engine.engine import EngineSpec, Task
 from shrk_node_agent.engine.launch import is_path
 from shrk_node_agent.link.join_token import ControllerInvalid, parse_controller
+from shrk_node_agent.sensors.gpu import GpuKind
 from shrk_node_agent.state.terms.hours import Schedule
+from shrk_node_agent.state.terms.occupancy import When
 from shrk_node_agent.time_zone import named_zone
 
 #: GPUs that one machine has: mining boards end at 19, servers at 16.
@@ -38,22 +40,6 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     VLLM = "vllm"
     SIM = "sim"
-
-
-class When(StrEnum):
-    """Whether other programs on the GPUs send us away: `idle` serves only while nobody else uses them."""
-
-    ALWAYS = "always"
-    IDLE = "idle"
-
-
-class GpuKind(StrEnum):
-    """How GPUs are looked at: `auto` is NVML where the driver is installed, else nothing; `scripted` pretends."""
-
-    AUTO = "auto"
-    NVML = "nvml"
-    NONE = "none"
-    SCRIPTED = "scripted"
 
 
 def _words(value: object) -> object:
@@ -229,9 +215,11 @@ class AgentSettings(ServiceSettings):
     temp_max: float = Field(default=70.0, ge=40, le=95, allow_inf_nan=False)
     #: When to serve, such as "22:00-08:00" or "mon-fri 22:00-08:00, sat-sun 00:00-24:00"; empty: always.
     schedule: Annotated[str, BeforeValidator(_schedule)] = ""
-    #: In which the hours are meant, such as "Europe/Berlin"; empty: the machine's own.
+    #: In which the hours are meant, such as "Europe/Berlin"; empty: the machine's own, or UTC where it names none.
+    #: `shrk config show` tells which.
     time_zone: Annotated[str, BeforeValidator(_time_zone)] = ""
-    #: idle: only while no other program uses the GPUs; always: that makes no difference.
+    #: Another program that holds 512 MiB of a GPU has it to itself until a minute after, and so does one that takes
+    #: half of its time (always) or a tenth of it (idle).
     when: When = When.ALWAYS
     #: Where earnings go: an address on Base with the capitals of its checksum; empty: none are wanted.
     payout_address: Annotated[str, BeforeValidator(_payout_address)] = ""
@@ -267,9 +255,13 @@ class AgentSettings(ServiceSettings):
             raise wrong
         return self
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The models to serve, in the owner's order."""
+        return self.models or tuple(self.catalogue)
+
     def specs(self) -> tuple[EngineSpec, ...]:
-        """The engines to run: one for each model, in the owner's order."""
-        names = self.models or self.catalogue
+        """The engines of all models in the catalogue, served or not."""
         return tuple(
             EngineSpec(
                 id=name,
@@ -281,7 +273,7 @@ class AgentSettings(ServiceSettings):
                 memory_bytes=_bytes(self.catalogue[name].memory_gb),
                 revision=self.catalogue[name].revision,
             )
-            for name in names
+            for name in self.catalogue
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from shrk_node_agent.driver import Driver
 from shrk_node_agent.link.dial import LinkState, LinkStatus
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.time_zone import in_force
 
 #: Changes only when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -24,20 +25,24 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
         "node_id": node_id,
         "name": name,
         "state": str(state),
+        "since_seconds": round(now - driver.state.since, 1),
         "reason": reason,
         "next_action": driver.state.permit.next_action,
         "gpus": [_gpu(driver, reading) for reading in driver.state.terms.readings],
         "paused": _paused(driver, now),
         "health": [{"what": what, "next": ""} for what in driver.state.permit.also],
+        "totals": {"requests": driver.totals.requests, "tokens": driver.totals.tokens},
         "link": str(link.state if link else LinkState.CONNECTING),
         "link_reason": link.reason if link else "",
         "engines": [
             {
                 "id": engine.id,
                 "model": engine.model,
-                "state": str(engine.state),
-                "reason": engine.reason,
+                "state": str(shown.state),
+                "reason": shown.reason,
+                "next_action": shown.next_action,
                 "detail": engine.detail,
+                "gpus": driver.state.gpus_of(engine),
                 "progress": engine.progress,
                 "elapsed_seconds": round(now - engine.since, 1),
                 "in_flight": engine.in_flight,
@@ -46,6 +51,7 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
                 "tail": driver.tails.get(engine.id, ()),
             }
             for engine in driver.state.engines.values()
+            for shown in (driver.state.shown(engine),)
         ],
     }
 
@@ -53,9 +59,11 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
 def schedule(driver: Driver, text: str, zone: str) -> dict[str, Any]:
     """The owner's hours, and how they stand."""
     opening = driver.state.terms.opening
+    told = in_force(zone, driver.state.terms.wanted.zone)
     return {
         "text": text,
-        "zone": zone,
+        "zone": told.name,
+        "zone_why": told.why,
         "open": opening.open,
         "closes_in_seconds": opening.closes_in,
         "opens_in_seconds": opening.opens_in,

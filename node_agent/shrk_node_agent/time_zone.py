@@ -4,22 +4,55 @@ from __future__ import annotations
 
 import difflib
 import zoneinfo
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
 
 #: As many as one reads at a glance.
 NEAREST_MAX = 3
+#: Of the machine's own zone, where the machine has it as a copy without a name.
+NAMELESS = "local time"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The zone in which hours are meant, in words."""
+
+    name: str
+    #: Why it is that one, where no setting says so.
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.why}" if self.why else self.name
 
 
 def zone(name: str, machines_own: Path = Path("/etc/localtime")) -> tzinfo:
-    """The zone of this name; of "" the machine's own, which is UTC where it has none. Raises ValueError."""
+    """The zone of this name; of "" the machine's own, which is UTC where it has none. Raises ValueError.
+
+    `str` of it is its name.
+    """
     if name:
         return named_zone(name)
     try:
         with machines_own.open("rb") as file:
-            return zoneinfo.ZoneInfo.from_file(file, key="the machine's own")
+            return zoneinfo.ZoneInfo.from_file(file, key=_name_of(machines_own))
     except (OSError, ValueError):
         return UTC
+
+
+def in_force(name: str, zone: tzinfo) -> InForce:
+    """What to tell of the zone that `zone` found for the setting `name`."""
+    if name:
+        return InForce(name)
+    return (
+        InForce("UTC", "since this machine names no zone") if zone is UTC else InForce(str(zone), "the machine's own")
+    )
+
+
+def _name_of(machines_own: Path) -> str:
+    """It is a link into the database of zones, mostly; else it has no name."""
+    _, database, name = str(machines_own.resolve()).partition("/zoneinfo/")
+    return name if database else NAMELESS
 
 
 def named_zone(name: str) -> zoneinfo.ZoneInfo:

@@ -1,6 +1,7 @@
 """`shrk why`: the coordinator's own checklist for this node, line by line.
 
-Exit codes: 0 it is asked for work, 1 it cannot be told, 3 no agent runs, 4 it runs and is not asked, 7 time-out.
+Exit codes: 0 it is asked for work, 1 it cannot be told, 3 no agent runs, 4 it runs and is not asked, 6 it is
+another user's, 7 time-out.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def why(
     from shrk_contract.trouble import Trouble
     from shrk_node_agent.control_client import ask, running_in
 
-    folder = running_in(state_dir)
     try:
+        folder = running_in(state_dir)
         answer = ask(folder, "GET", "/why", timeout=ANSWER_SECONDS_MAX)
         node = ask(folder, "GET", "/status")
     except Trouble as trouble:

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shrk_contract.settings_files import Files, Location, SettingsError, read_files
+from shrk_contract.settings_files import Files, Location, SettingsError, SettingsForbidden, read_files
 from shrk_contract.settings_problems import Sources, did_you_mean, problems_of
 
-__all__ = ["ServiceSettings", "SettingsError", "load", "located", "reading", "variables"]
+__all__ = ["ServiceSettings", "SettingsError", "SettingsForbidden", "load", "located", "reading", "variables"]
 
 #: Of the settings being made: the files, where they were read already, and the variables that do not count.
 _FILES: ContextVar[Files | None] = ContextVar("files", default=None)

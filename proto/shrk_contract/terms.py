@@ -10,6 +10,9 @@ from enum import StrEnum
 PROTOCOL = (1, 1)
 #: From this minor on agents renew their certificates by themselves, and coordinators answer.
 RENEWS_SINCE_MINOR = 1
+#: How long after its end a certificate is still renewed, by proof of the node's key: rigs sleep over weekends, and over
+#: a season in which they are not wanted. Who is away for longer is asked anew.
+LATE_RENEWAL_DAYS_MAX = 180
 #: From this minor on a coordinator tells a node its verdict, and probes it, when it is asked to.
 VERDICT_MINOR = 1
 

@@ -27,6 +27,8 @@ class Heat:
     above_working_seconds_max: int = 0
     above_fanless_seconds_max: int = 0
     flips_an_hour_max: int = 0
+    #: Power limits that owners changed.
+    owner_changes: int = 0
     rungs: list[str] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
@@ -39,6 +41,7 @@ class Heat:
         self.above_working_seconds_max = max(self.above_working_seconds_max, outcome.above_working_seconds_max)
         self.above_fanless_seconds_max = max(self.above_fanless_seconds_max, outcome.above_fanless_seconds_max)
         self.flips_an_hour_max = max(self.flips_an_hour_max, outcome.flips_an_hour_max)
+        self.owner_changes += outcome.owner_changes
         self.rungs = sorted({*self.rungs, *outcome.rungs})
 
     def line(self) -> str:
@@ -48,7 +51,8 @@ class Heat:
             f"{self.admitted:,} admitted and none at cap - 2, "
             f"{self.excursions:,} times above cap + 1 for at most {self.above_seconds_max} s "
             f"(at work {self.above_working_seconds_max} s, without a fan {self.above_fanless_seconds_max} s), "
-            f"at most {self.flips_an_hour_max} changes an hour"
+            f"at most {self.flips_an_hour_max} changes an hour, "
+            f"{self.owner_changes:,} limits changed by owners and none exceeded"
         )
 
 

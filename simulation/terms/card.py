@@ -1,6 +1,7 @@
 """A card that warms up and cools down: one thermal mass, a fan, a room around it, and a thermometer that may fail.
 
-Steps of one second. Work makes heat; what the controller wishes is done by the next step, or refused.
+Steps of one second. Work makes heat; what the controller wishes is done by the next step, or refused, or done without
+being confirmed. Its owner changes the power limit now and then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from shrk_node_agent.state.terms.actuators import Abilities, Actuation, Rung
+from shrk_node_agent.state.terms.actuators import WATTS_SLACK, Abilities, Actuation, Rung
 
 IDLE_WATTS = 25.0
 #: So long does it take until an answer has been moved elsewhere.
@@ -48,6 +49,9 @@ class Card:
     celsius: float = 0.0
     watts: float = IDLE_WATTS
     limit: float = 0.0
+    #: What its owner has set last.
+    owners_limit: float = 0.0
+    owner_changes: int = 0
     target: float | None = None
     running: int = 0
     #: Seconds for which more has run than may.
@@ -82,6 +86,7 @@ class Card:
             whole_degrees=dice.random() < 0.8,
             celsius=ambient + 10.0,
             limit=watts,
+            owners_limit=watts,
         )
 
     def weather(self, second: int) -> None:
@@ -94,11 +99,15 @@ class Card:
                 self.door = dice.uniform(-5.0, 5.0)
             if dice.random() < 0.003 and self.fan.until <= second:
                 dead = dice.random() < 0.2
-                factor = dice.uniform(4.0, 8.0) if dead else dice.uniform(1.2, 2.0)
+                # The worst of them are too hot for their caps even without any load.
+                factor = dice.uniform(4.0, 24.0) if dead else dice.uniform(1.2, 2.0)
                 self.fan = Fan(factor, second + dice.randrange(60, 2400), dead)
             if dice.random() < 0.004:
                 self.sensor_for = dice.randrange(1, 120)
                 self.sensor_tells = dice.choice((None, None, 0.0, 255.0, -1.0, math.nan))
+            if self.abilities.power_limit and dice.random() < 0.003:
+                self.owners_limit = self.limit = self.busy_watts * dice.uniform(0.45, 1.0)
+                self.owner_changes += 1
         if self.fan.until <= second:
             self.fan = Fan()
 
@@ -110,14 +119,17 @@ class Card:
         return float(math.floor(self.celsius)) if self.whole_degrees else round(self.celsius, 2)
 
     def set(self, wish: Actuation) -> bool:
-        """What the driver makes of a wish, as it is read back."""
-        if self.dice.random() < self.refuses:
+        """What the driver makes of a wish, as it is read back. The sensors refuse a limit above the owner's."""
+        refused = self.dice.random() < self.refuses
+        if refused and self.dice.random() < 0.8:
             return False
         if wish.rung is Rung.TARGET_TEMPERATURE:
             self.target = wish.value
+        elif wish.value > self.owners_limit + WATTS_SLACK:
+            return False
         else:
             self.limit = wish.value
-        return True
+        return not refused
 
     def obey(self, share: float, stop: bool) -> None:
         """What runs beyond its share is moved; what is stopped is gone."""

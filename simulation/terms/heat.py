@@ -3,9 +3,10 @@
 * Nothing is admitted at cap - 2 or more: of the card itself, not of what the thermometer says of it.
 * A card at work is not above cap + 1 for more than 5 s at a time, whatever its fan does.
 * Nor is it without work, where its fan turns. Where it stands still, physics forbids it: without any load such a card
-  needs minutes to cool, and what the controller can do it has done.
+  needs minutes to cool, and what the controller can do it has done: in the end by ending its engines.
 * It does not change more often than six times in any hour.
 * A temperature that nobody believes admits nothing.
+* No power limit is wished above the one that its owner has set, however often that changes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from shrk_node_agent.state.devices import GpuReading
-from shrk_node_agent.state.terms.actuators import Actuation, Rung
+from shrk_node_agent.state.terms.actuators import WATTS_SLACK, Actuation, Rung
 from shrk_node_agent.state.terms.thermal import FLIPS_SECONDS, LIMITS, Heat, Limits
 from simulation.terms.card import Card
 
@@ -42,6 +43,7 @@ class Outcome:
     above_fanless_seconds_max: int = 0
     flips_an_hour_max: int = 0
     admitting_seconds: int = 0
+    owner_changes: int = 0
     rungs: set[str] = field(default_factory=set)
     digest: str = ""
 
@@ -95,6 +97,7 @@ class Afternoon:
         limit = card.limit if card.abilities.power_limit else None
         reading = GpuReading(UUID, 0, "simulated", temperature_celsius=celsius, power_limit_watts=limit)
         self.wishes = heat.reading(second, reading)
+        self._wished(second)
         view = heat.view
         if celsius is not None:
             self.told, self.told_at = celsius, second
@@ -116,6 +119,11 @@ class Afternoon:
             raise self.violated(second, f"admits with a thermometer that tells {self.told}")
         self.card.running += arrived
         self.outcome.admitted += arrived
+
+    def _wished(self, second: int) -> None:
+        for wish in self.wishes:
+            if wish.rung is Rung.POWER_LIMIT and wish.value > self.card.owners_limit + WATTS_SLACK:
+                raise self.violated(second, f"wishes {wish.value:g} W, more than its owner's")
 
     def _flipped(self, second: int) -> None:
         self.flips.append(second)
@@ -166,6 +174,7 @@ def simulate(seed: int, course: Course) -> Outcome:
     afternoon = Afternoon(seed, course, cap, card, heat)
     for second in range(HOURS * 3600):
         afternoon.step(second)
+    afternoon.outcome.owner_changes = card.owner_changes
     if course.digest:
         afternoon.outcome.digest = hashlib.sha256("\n".join(afternoon.trace).encode()).hexdigest()[:16]
     return afternoon.outcome

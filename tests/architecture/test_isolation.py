@@ -70,8 +70,8 @@ def test_asking_the_command_for_help_imports_no_service(arguments: list[str]) ->
 @pytest.mark.parametrize(
     "service",
     [
-        *("coordinator", "node", "why", "doctor", "netcheck", "logs", "models", "pause", "resume", "start", "status"),
-        *("stop", "uninstall", "wait"),
+        *("coordinator", "node", "why", "doctor", "netcheck", "logs", "models", "pause", "resume", "setup", "start"),
+        *("status", "stop", "uninstall", "wait"),
     ],
 )
 def test_help_on_a_service_imports_neither_grpc_nor_a_database(service: str) -> None:

@@ -35,6 +35,7 @@ PLACES_OF_OTHERS = re.compile("|".join(_PLACES_OF_OTHERS))
 #: One offence for each rule, in the path of a product module.
 PLANTED: tuple[tuple[Rule, str], ...] = (
     (tidy.module_opens_with_its_purpose, "x = 1\n"),
+    (tidy.docstrings_stand_first, 'def f():\n    x = 1\n    """What it is for."""\n'),
     (tidy.module_is_small, "x = 1\n" * 601),
     (tidy.module_is_small, "x = 1\n" * 401),
     (tidy.functions_are_short, "def f():\n" + "    x = 1\n" * 70),

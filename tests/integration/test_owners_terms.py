@@ -79,7 +79,7 @@ async def test_a_card_that_gets_hot_in_the_middle_of_an_answer_hands_it_over_and
         assert "°C of 70 °C" in nodes[serving["name"]]["reason"]
 
 
-async def test_a_paused_node_takes_no_work_until_it_is_resumed() -> None:
+async def test_a_paused_node_takes_no_work_until_it_is_resumed_whatever_becomes_of_its_agent() -> None:
     async with a_network() as network:
         node, _ = await with_a_card(network, "only")
         await network.until_serving("m", 1)
@@ -94,6 +94,13 @@ async def test_a_paused_node_takes_no_work_until_it_is_resumed() -> None:
         ):
             assert refused.status == 503
             assert "owner" in (await refused.json())["error"]["message"]
+        node.process.kill()
+        await node.process.wait()
+        await until(lambda: all(known.link is None for known in roster.nodes.values()), "the coordinator lost it")
+        node, _ = await with_a_card(network, "only")
+        await until(lambda: any(known.link and known.kept_back for known in roster.nodes.values()), "it is back")
+        await state_of(node, "paused")
+        assert (await node.status())["engines"][0]["state"] == "paused", "a pause outlives the agent"
         await node.post("/resume", {})
         await state_of(node, "online")
         await until(lambda: not any(known.kept_back for known in roster.nodes.values()), "the coordinator knows")

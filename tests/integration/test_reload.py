@@ -1,12 +1,16 @@
-"""SIGHUP, asked of an agent that serves: a process of its own."""
+"""New settings for an agent that serves, a process of its own: by SIGHUP, and by `shrk set`."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 
 import pytest
+from typer.testing import CliRunner
 
 from shrk_node_agent.config import set_value
+from shrk_node_agent.config_command import set_
 from support.network import NodeProcess, a_network, until
 
 
@@ -37,3 +41,19 @@ async def test_an_agent_that_serves_takes_in_new_settings_and_survives_wrong_one
         assert await reloaded(node, "read again") == {"problems": [], "needs_restart": ["gpu"]}
         assert '"applied": ["temp_max"]' in node.log()
         assert network.serving("m") == 1, "it served all the time"
+
+
+async def test_what_an_owner_sets_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_network() as network:
+        node = await network.add_simulated("one", "m")
+        await network.until_serving("m", 1)
+        monkeypatch.setenv("SHRK_CONFIG", str(node.directory / "config.toml"))
+        monkeypatch.delenv("SHRK_STATE_DIR", raising=False)
+
+        changed = await asyncio.to_thread(CliRunner().invoke, set_, ["schedule", "00:00-24:00", "--json"])
+        assert json.loads(changed.stdout)["agent"] == {"running": True, "applied": ["schedule"], "needs_restart": []}
+        status = await node.status()
+        assert (status["schedule"]["text"], network.serving("m")) == ("00:00-24:00", 1)
+
+        await asyncio.to_thread(CliRunner().invoke, set_, ["name", "two"])
+        assert (await node.status())["settings"] == {"problems": [], "needs_restart": ["name"]}

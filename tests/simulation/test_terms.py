@@ -25,7 +25,8 @@ def test_heat_is_held_for_two_hundred_hours() -> None:
     # Where nothing was admitted and nothing got hot, nothing was shown.
     assert total["admitted"] > 50 * HOURS
     assert total["admitting_hours"] > HOURS / 2
-    assert {"NONE", "TARGET_TEMPERATURE", "POWER_LIMIT", "FEWER_SLOTS", "DRAIN"} <= set(total["rungs"])
+    assert {"NONE", "TARGET_TEMPERATURE", "POWER_LIMIT", "FEWER_SLOTS", "DRAIN", "STOP"} <= set(total["rungs"])
+    assert total["owner_changes"] > 10
 
 
 @pytest.mark.timeout(seeds.SECONDS_MAX)

@@ -14,6 +14,7 @@ from typing import Any
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.control import ControlSocket
 from shrk_node_agent.owner_calls import routes
+from shrk_node_agent.reload import Changes
 
 #: Far above what anything here takes: it only ends a test that hangs.
 SECONDS_MAX = 30.0
@@ -28,7 +29,7 @@ class PlayedAgent:
         self.document = document
         self.asked: list[object] = []
         #: What a reload tells; a Trouble is raised.
-        self.reloaded: list[str] | Trouble = []
+        self.reloaded: Changes | Trouble = Changes()
         #: Called in the agent's thread when somebody asks it to stop.
         self.stops: Callable[[], None] = lambda: None
         #: Called in the agent's thread each time that somebody has looked at the status.
@@ -55,7 +56,7 @@ class PlayedAgent:
         self.asked.append(("stop", now))
         self.stops()
 
-    async def reload_now(self) -> list[str]:
+    async def reload_now(self) -> Changes:
         """Note it, and answer what the test wants."""
         self.asked.append("reload")
         if isinstance(self.reloaded, Trouble):

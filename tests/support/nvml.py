@@ -101,9 +101,12 @@ class NvmlChild:
         async with asyncio.timeout(SECONDS_MAX):
             return await self._answers[number]
 
-    async def new(self, *visible: str, seconds: float = 60.0) -> None:
-        """Forget all that was learnt; `seconds` is the time-out of a poll."""
-        await self.ask("new", visible=visible, seconds=seconds)
+    async def new(self, *visible: str, seconds: float = 60.0, kept: Path | None = None, killed: bool = False) -> None:
+        """Forget all that was learnt; `seconds` is the time-out of a poll. `kept`: where settings are remembered.
+
+        `killed`: what was there before had no time to take anything back.
+        """
+        await self.ask("new", visible=visible, seconds=seconds, kept=str(kept or ""), killed=killed)
 
     async def read(self) -> Any:
         """All readings, or why not."""

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from shrk_node_agent.sensors.gpu import SensorsFailed
@@ -24,8 +25,10 @@ class _Child:
         """Of one order."""
         match order["do"]:
             case "new":
-                await self.gpus.close()
-                self.gpus = ThreadedGpus(NvmlDriver(order["visible"]), order["seconds"])
+                if not order["killed"]:
+                    await self.gpus.close()
+                kept = Path(order["kept"]) if order["kept"] else None
+                self.gpus = ThreadedGpus(NvmlDriver(order["visible"], kept), order["seconds"])
                 return None
             case "ping":
                 return "pong"

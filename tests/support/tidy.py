@@ -79,6 +79,18 @@ def module_opens_with_its_purpose(module: Module) -> Iterator[str]:
         yield f"{module.path}:1: no docstring; say what the module is for"
 
 
+def docstrings_stand_first(module: Module) -> Iterator[str]:
+    """A string behind a function's first statement is nobody's docstring."""
+    for node in module.nodes:
+        for statement in node.body[1:] if isinstance(node, Function) else ():
+            if (
+                isinstance(statement, ast.Expr)
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, str)
+            ):
+                yield f"{module.path}:{statement.lineno}: a docstring stands first in {node.name}, or is a comment"
+
+
 def module_is_small(module: Module) -> Iterator[str]:
     """A module is at most 400 lines; with a reason, 600."""
     lines = module.source.count("\n")
@@ -173,6 +185,7 @@ def exemptions_have_a_reason(module: Module) -> Iterator[str]:
 #: All of them, for the test that applies them.
 RULES = (
     module_opens_with_its_purpose,
+    docstrings_stand_first,
     module_is_small,
     functions_are_short,
     names_say_something,

@@ -26,6 +26,17 @@ class EngineOption(StrEnum):
     SIM = "sim"
 
 
+_ScriptedGpu = Annotated[
+    Path | None,
+    typer.Option(
+        "--scripted-gpu",
+        metavar="FILE",
+        help="Each node has a made-up GPU that plays its own copy of this script, DIR/dev-N/gpu.toml. Replace one "
+        "while it runs to heat that node; see examples/gpu-cool.toml.  [default: nodes look at no GPU]",
+    ),
+]
+
+
 @app.command()
 def dev(
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="How many nodes.")] = 3,
@@ -51,6 +62,7 @@ def dev(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="When ready, print one line of JSON on stdout.")] = False,
     no_restart: Annotated[bool, typer.Option("--no-restart", help="What ends is not started again.")] = False,
+    scripted_gpu: _ScriptedGpu = None,
     sim_first_token_ms: Annotated[
         int | None,
         typer.Option(min=0, max=600_000, help="Simulated engine: time to the first token.  [default: none]"),
@@ -70,18 +82,15 @@ def dev(
     from shrk_cli.dev import foreground
     from shrk_cli.dev.coordinator import refuse_busy_port
     from shrk_cli.dev.engines import choose
+    from shrk_cli.dev.scripted import parse_script
 
     wanted = None if engine is EngineOption.AUTO else EngineKind(engine.value)
     models = parse_models(model or [], Path.cwd())
     speed = SimulatorSpeed(sim_first_token_ms, sim_tokens_per_second)
+    script = parse_script(scripted_gpu, Path.cwd()) if scripted_gpu is not None else None
     choice = choose(wanted, os.environ, Path(sys.prefix))
     if speed != SimulatorSpeed() and choice.engine is not EngineKind.SIM:
-        raise Trouble(
-            "--sim-first-token-ms and --sim-tokens-per-second set the speed of simulated engines",
-            why=f"these nodes run vllm: {choice.why}",
-            remedy="add --engine sim, or leave them out",
-            code=Exit.USAGE,
-        )
+        raise _no_simulator(choice.why)
     refuse_busy_port(port)
     wish = foreground.Wish(
         nodes=nodes,
@@ -92,5 +101,15 @@ def dev(
         json=json,
         restart=not no_restart,
         speed=speed,
+        scripted_gpu=script,
     )
     asyncio.run(foreground.run(wish, os.environ))
+
+
+def _no_simulator(why: str) -> Trouble:
+    return Trouble(
+        "--sim-first-token-ms and --sim-tokens-per-second set the speed of simulated engines",
+        why=f"these nodes run vllm: {why}",
+        remedy="add --engine sim, or leave them out",
+        code=Exit.USAGE,
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shrk_cli.dev import progress as showing
-from shrk_cli.dev import statedir
+from shrk_cli.dev import scripted, statedir
 from shrk_cli.dev.engines import Choice, TinyModel
 from shrk_cli.dev.network import Network
 from shrk_cli.dev.plan import (
@@ -29,6 +29,9 @@ from shrk_cli.dev.progress import Progress
 from shrk_cli.dev.ready import Ready, as_json, count, summary
 from shrk_cli.dev.tidying import Tidying
 
+#: The kernel's part of NVIDIA's driver, once it is loaded.
+_NVIDIA = Path("/proc/driver/nvidia/version")
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -43,6 +46,8 @@ class Wish:
     json: bool
     restart: bool
     speed: SimulatorSpeed
+    #: What the nodes' made-up GPUs play; None: they have none.
+    scripted_gpu: Path | None = None
 
 
 class Signals:
@@ -105,6 +110,9 @@ async def run(wish: Wish, environment: Mapping[str, str]) -> None:
             progress.say(f"engine {wish.choice.engine.value} ({wish.choice.why})")
             if workplace:
                 await tiny.build(workplace, plan.engine_venv, inherited, tidying.lifeline, progress.say)
+            await scripted.check(plan, inherited, tidying.lifeline)
+            if unwatched := plan.unwatched(_has_nvidia()):
+                progress.say(unwatched)
             progress.say(f"starting a coordinator and {count(wish.nodes, 'node')} in {plan.state_dir}")
             return await network.start()
 
@@ -164,6 +172,10 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _has_nvidia() -> bool:
+    return _NVIDIA.exists()
+
+
 def _needs_building(wish: Wish, tiny: TinyModel) -> bool:
     return not wish.models and wish.choice.engine is EngineKind.VLLM and not tiny.fresh()
 
@@ -179,5 +191,6 @@ def _plan(wish: Wish, tiny: TinyModel) -> Plan:
         port=wish.port,
         restart=wish.restart,
         speed=wish.speed,
+        scripted_gpu=wish.scripted_gpu,
         nodes=node_plans(state_dir, wish.nodes, first, others),
     )

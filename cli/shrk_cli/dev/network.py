@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from shrk_cli.dev import logs
+from shrk_cli.dev import logs, scripted
 from shrk_cli.dev.coordinator import Coordinator
 from shrk_cli.dev.plan import AGENT_DRAIN_SECONDS, NodePlan, Plan, agent_config
 from shrk_cli.dev.processes import Child, Command, how_it_ended, python, spawn
@@ -69,6 +69,7 @@ class Network:
         for node in self._plan.nodes:
             node.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             node.config_file.write_text(agent_config(self._plan, node, self._coordinator.link_port))
+            scripted.lay_down(self._plan, node)
             self._begin(self._services[node.name].run())
             self._begin(follow(node.control_socket, node.name, self._on_status))
         self._begin(self._bound_logs())

@@ -92,6 +92,8 @@ class Plan:
     restart: bool
     speed: SimulatorSpeed
     nodes: tuple[NodePlan, ...]
+    #: What every node's made-up GPU plays, until its own copy is replaced; None: nodes look at no GPU.
+    scripted_gpu: Path | None = None
 
     @property
     def coordinator_dir(self) -> Path:
@@ -119,6 +121,21 @@ class Plan:
     def temporary_dir(self) -> Path:
         """TMPDIR of everything below, so that what a killed process leaves there goes too."""
         return self.state_dir / "tmp"
+
+    def script_of(self, node: NodePlan) -> Path | None:
+        """The node's own copy of the script. Its suffix says in which form it is."""
+        if self.scripted_gpu is None:
+            return None
+        return node.directory / ("gpu.toml" if self.scripted_gpu.suffix == ".toml" else "gpu.json")
+
+    def unwatched(self, nvidia: bool) -> str:
+        """What to tell of real cards (`nvidia`: this machine has some) that engines may heat; "": nothing."""
+        if not nvidia or self.engine is EngineKind.SIM:
+            return ""
+        return (
+            "this machine's GPUs are watched by none of these nodes: no temp_max holds, only the cards' own limits; "
+            "look at nvidia-smi yourself"
+        )
 
     def expected(self) -> dict[str, int]:
         """Model name -> how many nodes will serve it."""
@@ -208,8 +225,7 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
         f"name = {_toml(node.name)}",
         f"drain_seconds = {AGENT_DRAIN_SECONDS:g}",
         f"engine = {_toml(plan.engine.value)}",
-        # All nodes would share this machine's cards, and each take the others' engines for its owner's programs.
-        'gpu = "none"',
+        *_gpu(plan.script_of(node)),
         f"engine_venv = {_toml(str(plan.engine_venv))}",
         f"models = [{', '.join(_toml(model.name) for model in node.models)}]",
     ]
@@ -225,6 +241,17 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
     if given:
         lines += ["", "[sim]", *given]
     return "\n".join(lines) + "\n"
+
+
+def _gpu(script: Path | None) -> list[str]:
+    """How the node looks at GPUs: those of this machine at none, also with vLLM.
+
+    All nodes share the cards. Each would take the others' engines for its owner's programs and let go of the card, and
+    several agents would set power limits against each other. `Plan.unwatched` says it aloud.
+    """
+    if script is None:
+        return ['gpu = "none"']
+    return ['gpu = "scripted"', f"scripted_gpu = {_toml(str(script))}"]
 
 
 def _toml(text: str) -> str:

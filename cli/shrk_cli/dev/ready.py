@@ -63,13 +63,22 @@ Ready after {seconds:.0f} s: {count(len(ready.nodes), "node")}, engine {plan.eng
   api key    {ready.api_key}
   admin key  {ready.admin_key}
   models     {models}
-  state      {plan.state_dir} ({kept}), logs in {plan.logs_dir.name}/
+  state      {plan.state_dir} ({kept}), logs in {plan.logs_dir.name}/{_gpus(plan)}
 
   curl -N {ready.base_url}/chat/completions \\
     -H "Authorization: Bearer {ready.api_key}" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Count to 10"}}]}}'
 
 Ctrl-C stops everything; nodes have {AGENT_DRAIN_SECONDS:g} s to finish what they run."""
+
+
+def _gpus(plan: Plan) -> str:
+    """Where to heat a node, as one more line; "": its GPUs are not made up."""
+    script = plan.script_of(plan.nodes[0])
+    if script is None:
+        return ""
+    how = f"cp HOT {script}.new && mv {script}.new {script}"
+    return f"\n  gpus       made up; to heat {plan.nodes[0].name}: {how}"
 
 
 def count(number: int, noun: str) -> str:

@@ -15,6 +15,7 @@ import structlog
 from cryptography import x509
 from cryptography.x509.oid import AttributeOID
 
+from shrk_contract.terms import LATE_RENEWAL_DAYS_MAX
 from shrk_contract.v1 import enrolment_pb2, link_pb2, refusal_pb2
 from shrk_coordinator.control_plane.authority import (
     Authority,
@@ -27,8 +28,8 @@ from shrk_coordinator.control_plane.identity import node_id_of, refusal, revoked
 from shrk_coordinator.errors import DatabaseError
 from shrk_coordinator.records import Node
 
-#: Rigs sleep over weekends, and over a season in which they are not wanted. Who is away for longer is asked anew.
-LATE_MAX = dt.timedelta(days=180)
+#: After its end.
+LATE_MAX = dt.timedelta(days=LATE_RENEWAL_DAYS_MAX)
 #: From a challenge to its answer: two round trips over the worst line that is still of use.
 CHALLENGE_MS_MAX = 60_000
 #: Challenges that were answered within that minute, kept so that none is answered twice; some 150 bytes each. Only

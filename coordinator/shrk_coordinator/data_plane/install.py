@@ -22,6 +22,7 @@ from aiohttp import web
 
 from shrk_coordinator.data_plane.http import Handler, Turn
 from shrk_coordinator.errors import ApiError
+from shrk_coordinator.settings import HOST, LINK_ADDRESS
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
@@ -30,9 +31,7 @@ SCRIPT = "install.sh"
 FILE_BYTES_MAX = 32 * 1024 * 1024
 
 _SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._+-]{0,199})")
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
-_AUTHORITY = re.compile(rf"({_HOST})(?::\d{{1,5}})?")
-_LINK = re.compile(rf"tcp://{_HOST}:\d{{1,5}}")
+_AUTHORITY = re.compile(rf"({HOST})(?::\d{{1,5}})?")
 #: What the script has for us to fill in.
 _BLANK = re.compile(r"@SHRK_[A-Z0-9_]+@")
 
@@ -135,7 +134,7 @@ class Installation:
             "@SHRK_LINK@": self._public_link_address or f"tcp://{host}:{self._link_port}",
             "@SHRK_CA_PIN@": self._pin,
         }
-        assert _LINK.fullmatch(values["@SHRK_LINK@"]), "settings and Host header are checked"
+        assert LINK_ADDRESS.fullmatch(values["@SHRK_LINK@"]), "settings and Host header are checked"
         return _BLANK.sub(lambda blank: values.get(blank[0], blank[0]), template)
 
 

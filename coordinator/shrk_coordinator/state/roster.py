@@ -394,7 +394,7 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
 
 
 def _margin(report: Report) -> float | None:
-    """How many degrees its hottest device is below what the owner allows; None where either is not told."""
+    """How many degrees its coolest device, which serves on, is below what is allowed; None where either is not told."""
     allowed = report.terms.temperature_celsius_max
     told = [d.temperature_celsius for d in report.devices if d.temperature_celsius is not None]
-    return allowed - max(told) if allowed and told else None
+    return allowed - min(told) if allowed and told else None

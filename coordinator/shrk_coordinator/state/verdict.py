@@ -120,8 +120,10 @@ _EXPLAINED_BY: Mapping[State, tuple[CheckName, ...]] = {
     State.ONLINE: _OF_SERVING,
     State.BUSY: (*_OF_SERVING, CheckName.ROOM),
 }
-#: States of an engine that is not to be loaded now, or not any more: where others serve, nothing is wrong.
-_PUT_AWAY = frozenset({State.PAUSED, State.DRAINING})
+#: States that the owner's hours and pauses explain.
+_HOURS_SAY = (State.OFF_SCHEDULE, State.PAUSED)
+#: States of an engine that is not to serve now, or not any more: where others serve, nothing is wrong.
+_PUT_AWAY = frozenset({State.PAUSED, State.DRAINING, State.COOLING})
 
 
 def state_of(node: Node) -> State:
@@ -231,10 +233,11 @@ def _takes_work(node: Node) -> Check:
 def _hours(node: Node, report: Report, now: float) -> Check:
     status, schedule = report.status, _short(report.terms.schedule)
     closes_in = math.inf if node.closes_at is None else node.closes_at - now
-    if status.state not in (State.OFF_SCHEDULE, State.PAUSED) and closes_in < CLOSING_SECONDS:
+    # What a hot or lost device drains ends soon too, and not for its hours.
+    if status.state not in (*_HOURS_SAY, State.COOLING, State.OFFLINE) and closes_in < CLOSING_SECONDS:
         why = f"its hours end in {max(0.0, closes_in):.0f} s: it takes nothing new"
         return Check(CheckName.HOURS, False, why, Reason.CLOSING, _NEXT[State.OFF_SCHEDULE])
-    if status.state not in (State.OFF_SCHEDULE, State.PAUSED):
+    if status.state not in _HOURS_SAY:
         return Check(CheckName.HOURS, True, f"its hours are {schedule}" if schedule else "")
     plain = "its owner has paused it" if status.state is State.PAUSED else f"it is outside its hours ({schedule})"
     return _own_word(CheckName.HOURS, report, plain)
@@ -246,7 +249,10 @@ def _temperature(report: Report) -> Check:
     found = f"the hottest device is at {max(told):.0f} °C" if told else "no device tells its temperature"
     if allowed:
         found += f", {allowed:.0f} °C are allowed"
-    hot = bool(told) and 0 < allowed - HEAT_MARGIN <= max(told)
+    limit = allowed - HEAT_MARGIN
+    hot = bool(told) and 0 < limit <= min(told)
+    if told and 0 < limit <= max(told) and not hot:
+        found += f", and what runs on it waits; the coolest is at {min(told):.0f} °C"
     if report.status.state is State.COOLING:
         return _own_word(CheckName.TEMPERATURE, report, found)
     if hot:
@@ -269,7 +275,11 @@ def _models(node: Node, report: Report) -> Check:
     if node.offers:
         missing = [engine for engine in missing if engine.status.state not in _PUT_AWAY]
     if not missing:
-        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))}")
+        # Agents offer no engine before that: a canary of its own would be a line that cannot fail.
+        answered = "it answered its canary" if len(node.offers) == 1 else "each answered its canary"
+        cooling = [e for e in report.engines if e.status.state is State.COOLING and e.model not in node.offers]
+        beside = f"; {_listed(cooling)}" if cooling else ""
+        return Check(CheckName.MODELS, True, f"it serves {_listed(sorted(node.offers))} ({answered}){beside}")
     first = missing[0].status
     state = first.state if first.state not in SERVING else State.STARTING
     remedy = _short(first.next_action) or _NEXT[state]

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from shrk_contract.terms import SERVING
-from shrk_node_agent.commands import polling
+from shrk_node_agent.commands import models_pull, models_rm, models_suggest, polling
 from shrk_node_agent.commands.ending import said_plainly
 from shrk_node_agent.commands.phrases import columns, padded, printable
 from shrk_node_agent.commands.typed import Json, StateDir, verb
@@ -17,7 +17,7 @@ from shrk_node_agent.control_client import running_in
 
 app = verb()
 
-_HEAD = ("MODEL", "STATE", "RUNNING", "WHY")
+_HEAD = ("MODEL", "STATE", "GPU", "RUNNING", "WHY")
 
 
 @app.callback(invoke_without_command=True)
@@ -31,6 +31,11 @@ def models(context: typer.Context, as_json: Json = False, state_dir: StateDir = 
 def ls(as_json: Json = False, state_dir: StateDir = None) -> None:
     """The models of this node, and how each of them is."""
     _show(as_json, state_dir)
+
+
+app.command()(models_pull.pull)
+app.command()(models_rm.rm)
+app.command()(models_suggest.suggest)
 
 
 def _show(as_json: bool, state_dir: StateDir) -> None:
@@ -47,19 +52,21 @@ def _show(as_json: bool, state_dir: StateDir) -> None:
 def models_text(engines: Sequence[dict[str, Any]]) -> str:
     """A table; `engines` as in the status document."""
     if not engines:
-        return "This node has no models. Add [catalogue.NAME] to its settings file."
+        return "This node has no models. What fits here: shrk models suggest"
     rows = [_HEAD, *(_row(engine) for engine in engines)]
-    widths = [max(columns(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return "\n".join("  ".join(padded(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    told = [column for column, head in enumerate(_HEAD) if head != "GPU" or any(row[column] != "-" for row in rows[1:])]
+    widths = {column: max(columns(row[column]) for row in rows) for column in told}
+    return "\n".join("  ".join(padded(row[column], width) for column, width in widths.items()).rstrip() for row in rows)
 
 
 def _row(engine: dict[str, Any]) -> tuple[str, ...]:
     percent = "" if engine["progress"] is None else f" {engine['progress'] * 100:.0f} %"
     load = f"{engine['in_flight']}/{engine['slots']}" if engine["state"] in SERVING else "-"
-    cells = (engine["model"], f"{engine['state']}{percent}", load, engine["reason"] or engine["detail"])
+    gpus = ",".join(map(str, engine.get("gpus", ()))) or "-"
+    cells = (engine["model"], f"{engine['state']}{percent}", gpus, load, engine["reason"] or engine["detail"])
     return tuple(map(printable, cells))
 
 
 def _for_programs(engine: dict[str, Any]) -> dict[str, Any]:
-    kept = ("model", "state", "reason", "detail", "progress", "elapsed_seconds", "in_flight", "slots")
-    return {name: engine[name] for name in kept}
+    kept = ("model", "state", "reason", "detail", "progress", "elapsed_seconds", "in_flight", "slots", "gpus")
+    return {name: engine[name] for name in kept if name in engine}

@@ -1,6 +1,7 @@
 """`shrk start`: the agent, in the background. By its service where one is installed, else as a plain process.
 
-Idempotent. Exit codes: 0 it runs, 1 it does not start, 5 its settings are not valid, 7 it does not answer in time.
+Idempotent. Exit codes: 0 it runs, 1 it does not start, 5 its settings are not valid, 6 it is another
+user's, 7 it does not answer in time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`shrk status`: what this node does now, and what is wrong with it.
 
-Exit codes: 0 online or busy, 4 it runs and takes no work (cooling, paused, off-schedule, ...), 3 it does not run.
+Exit codes: 0 online or busy, 4 it runs and takes no work (cooling, paused, off-schedule, ...), 3 it does not run,
+6 it is another user's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def status(
 ) -> None:
     """What this node does now, and what is wrong with it.
 
-    Ends with 0 where it takes work, 4 where it runs and takes none, 3 where it does not run.
+    Ends with 0 where it takes work, 4 where it runs and takes none, 3 where it does not run, 6 where it is another
+    user's: with sudo it is told.
     """
     with said_plainly():
         folder = running_in(state_dir)

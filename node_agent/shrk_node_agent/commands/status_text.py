@@ -183,7 +183,8 @@ def _hours(document: Document) -> str:
     if schedule:
         text = printable(schedule["text"])
         zone = f" {printable(schedule['zone'])}" if schedule["zone"] and text else ""
-        words.append(f"Schedule  {text or 'always'}{zone}")
+        why = f" ({printable(schedule['zone_why'])})" if zone and schedule.get("zone_why") else ""
+        words.append(f"Schedule  {text or 'always'}{zone}{why}")
         if schedule["open"] and schedule["closes_in_seconds"] is not None:
             words.append(f"closes in {lasting(schedule['closes_in_seconds'])}")
         elif not schedule["open"]:

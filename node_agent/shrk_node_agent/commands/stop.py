@@ -1,7 +1,7 @@
 """`shrk stop`: the end of the agent, after the answers under way.
 
 Idempotent: what does not run is stopped. The process is the one that answers on the control socket, never one that an
-old file names. Exit codes: 0 it has ended, 7 it has not in time.
+old file names. Exit codes: 0 it has ended, 6 it is another user's, 7 it has not ended in time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Brings a model to this machine before its engine starts: a child process under a warden, as engines are.
 
-What is already here, whole and at the pinned commit, needs neither a process nor a network. One download runs at a
-time: two would compete for the same line, and each would count the same free disk as its own.
+What is already here, whole and at the pinned commit, needs neither a process nor a network, and waits for nobody. One
+download runs at a time, of this process and of all others on the same folder (`turn.py`): two would compete for the
+same line, and each would count the same free disk as its own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from shrk_node_agent.engine.output import TAIL_LINE_CHARACTERS_MAX, TAIL_LINES
 from shrk_node_agent.engine.revisions import DEFAULT_REVISION, LockUnreadable, Pinned, RevisionLock, snapshot_files
 from shrk_node_agent.engine.session import End, WardedSession
 from shrk_node_agent.engine.sweep import SessionRecord, kill_session, record_path
+from shrk_node_agent.engine.turn import LOOK_SECONDS, Turn
 
 #: Of the disk, never used for models: logs, compiled kernels and whatever else the owner does with it.
 RESERVE_BYTES = 5_000_000_000
@@ -28,6 +30,9 @@ RESERVE_BYTES = 5_000_000_000
 SILENCE_SECONDS_MAX = 600.0
 #: A download that is stopped has nothing to put in order; this is for a machine that swaps.
 STOP_SECONDS = 2.0
+
+#: For the owner, where a download is not begun yet.
+WAITING = "waiting for another download"
 
 #: Names that would mix our own environment's packages into the child's.
 _NOT_THE_CHILDS = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
@@ -68,7 +73,19 @@ class Downloads:
     program: Path = Path(fetch.__file__)
     #: Added to the agent's environment.
     env: Mapping[str, str] = field(default_factory=dict)
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def machine_turn(self) -> Path:
+        """The file by which processes agree whose turn it is."""
+        return self.lock.path.with_name("models.turn")
+
+    async def here(self, source: str, revision: str | None) -> Path | None:
+        """Where a model is, whole and at its pinned commit; None: it is not. Raises LockUnreadable, OSError."""
+        pinned = await asyncio.to_thread(self.lock.pinned, source, revision)
+        if pinned is None:
+            return None
+        snapshot = self.snapshot(source, pinned.commit)
+        return snapshot if await asyncio.to_thread(pinned.is_whole, snapshot) else None
 
     def snapshot(self, source: str, commit: str) -> Path:
         """Where a model lies when it is here."""
@@ -111,10 +128,9 @@ class Download:
     async def run(self) -> Fetched | NotFetched:
         """Fetch what is missing. What breaks off or is refused is a value; only our own errors are raised."""
         try:
-            if self._downloads.turn.locked():
-                self._on_step("waiting for another download", None)
-            async with self._downloads.turn:
-                return await self._run()
+            if folder := await self._downloads.here(self._spec.source, self._spec.revision):
+                return Fetched(folder)
+            return await self._alone()
         except LockUnreadable as error:
             return NotFetched(str(error), incompatible=True)
         except TimeoutError:
@@ -122,15 +138,30 @@ class Download:
         except OSError as error:
             return NotFetched(f"The model cannot be fetched: {error}", incompatible=False)
 
+    async def _alone(self) -> Fetched | NotFetched:
+        """Once nobody else fetches, in this process or another; whoever is stopped waits no longer."""
+        turn, told = Turn(self._downloads.machine_turn), False
+        while not self._stop_asked:
+            # Not in a thread: a cancellation would leave it taken.
+            if turn.take():
+                try:
+                    return await self._run()
+                finally:
+                    turn.let_go()
+            if not told:
+                self._on_step(WAITING, None)
+                told = True
+            await asyncio.sleep(LOOK_SECONDS)
+        return NotFetched("Stopped", incompatible=False)
+
     async def _run(self) -> Fetched | NotFetched:
         lock, source, revision = self._downloads.lock, self._spec.source, self._spec.revision
-        pinned = await asyncio.to_thread(lock.pinned, source, revision)
-        if pinned is not None:
-            snapshot = self._downloads.snapshot(source, pinned.commit)
-            if await asyncio.to_thread(pinned.is_whole, snapshot):
-                return Fetched(snapshot)
+        # Whoever had the turn before may have fetched this very model.
+        if folder := await self._downloads.here(source, revision):
+            return Fetched(folder)
         if self._stop_asked:
             return NotFetched("Stopped", incompatible=False)
+        pinned = await asyncio.to_thread(lock.pinned, source, revision)
         self._on_step("looking at the model's files", None)
         outcome = await self._fetched(pinned.commit if pinned else revision or DEFAULT_REVISION)
         if isinstance(outcome, Fetched):

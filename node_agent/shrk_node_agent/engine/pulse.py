@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ _FIGURES = re.compile(
 log = structlog.get_logger("shrk.engine")
 
 
+@dataclass(slots=True)
+class Totals:
+    """What a node has answered since its agent began."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
 class Pulse:
     """One life of one engine, from its first token on. Runs in the event loop."""
 
@@ -47,8 +56,11 @@ class Pulse:
         endpoints: Sequence[Endpoint],
         on_figures: Callable[[tuple[str, ...]], None],
         on_token: Callable[[], None],
+        totals: Totals | None = None,
     ) -> None:
-        """`endpoints` are those that it has answered; `on_figures` and `on_token` hear what it answers now."""
+        """`endpoints` are those that it has answered; `on_figures` and `on_token` hear what it answers now. `totals`
+        takes what passes."""
+        self._totals = totals or Totals()
         #: Pieces that came of its answers, ever.
         self.pieces = 0
         #: Answers that wait for their coordinator's credit.
@@ -64,8 +76,14 @@ class Pulse:
 
     def watch(self, order: Order, sink: AttemptSink) -> WatchedSink:
         """The sink for one attempt, which counts what passes."""
+        self._totals.requests += 1
         # Prompts are counted by the engine's front end, which goes on when its core hangs.
         return WatchedSink(sink, None if order.endpoint is Endpoint.COUNT_TOKENS else self)
+
+    def count(self, piece: Piece) -> None:
+        """It gave a part of an answer."""
+        self.pieces += 1
+        self._totals.tokens += piece.tokens
 
     def moved(self) -> bool:
         """Whether any piece came, or any answer began or ceased to wait for credit, since this was last asked."""
@@ -162,7 +180,7 @@ class WatchedSink:
         self.spoke = True
         if (pulse := self._pulse) is None:
             return await self._sink.piece(piece)
-        pulse.pieces += 1
+        pulse.count(piece)
         pulse.held += 1
         try:
             await self._sink.piece(piece)

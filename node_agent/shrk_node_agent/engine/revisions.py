@@ -35,7 +35,7 @@ class Pinned:
 
 
 class RevisionLock:
-    """The file. One agent at a time owns it."""
+    """The file. Who changes it has the turn (`turn.py`)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +46,22 @@ class RevisionLock:
 
     def pin(self, source: str, revision: str | None, pinned: Pinned) -> None:
         """Keep it. Raises LockUnreadable, OSError."""
-        models = self._read() | {_key(source, revision): pinned}
+        self._write(self._read() | {_key(source, revision): pinned})
+
+    def forget(self, source: str) -> dict[str, Pinned]:
+        """All that is kept of a repository, which is kept no more; for `keep`. Raises LockUnreadable, OSError."""
+        models = self._read()
+        gone = {key: one for key, one in models.items() if key.startswith(f"{source}@")}
+        if gone:
+            self._write({key: one for key, one in models.items() if key not in gone})
+        return gone
+
+    def keep(self, forgotten: Mapping[str, Pinned]) -> None:
+        """Take a `forget` back. Raises LockUnreadable, OSError."""
+        if forgotten:
+            self._write({**self._read(), **forgotten})
+
+    def _write(self, models: Mapping[str, Pinned]) -> None:
         told = {key: {"commit": one.commit, "files": dict(one.files)} for key, one in sorted(models.items())}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         durable.replace(self.path, json.dumps({"schema": 1, "models": told}, indent=1).encode() + b"\n", 0o644)

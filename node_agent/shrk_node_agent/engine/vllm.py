@@ -84,6 +84,9 @@ def launch(spec: EngineSpec, socket: Path, *, venv: Path, gpu: bool, settings: V
     ]
     if spec.context_tokens is not None:
         flags += ["--max-model-len", str(spec.context_tokens)]
+    elif gpu:
+        # As much as its part of the memory holds: a model's own length would keep it from starting on a small card.
+        flags += ["--max-model-len", "auto"]
     if spec.task is Task.GENERATE:
         flags += ["--enable-scale-out", "--enable-prompt-tokens-details"]
         flags += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_parser]
@@ -144,6 +147,8 @@ def _environment(spec: EngineSpec, source: str, gpu: bool, settings: VllmSetting
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.devices)
     if not gpu:
+        # None that nobody watches: the owner has switched them off, or this build takes none anyway.
+        env["CUDA_VISIBLE_DEVICES"] = ""
         env["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)
         env["OMP_NUM_THREADS"] = str(settings.cpu_threads)
         # vLLM would bind every engine of this machine to the same cores.

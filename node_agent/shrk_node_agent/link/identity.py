@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from shrk_contract import durable
+from shrk_contract.terms import LATE_RENEWAL_DAYS_MAX
 
 _PRIVATE, _PUBLIC = 0o600, 0o644
 
@@ -69,9 +70,13 @@ class Identity:
         now = dt.datetime.fromtimestamp(now_unix_ms / 1000, dt.UTC)
         clock = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC."
         if now >= self.not_after:
+            late_until = self.not_after + dt.timedelta(days=LATE_RENEWAL_DAYS_MAX)
             raise CertificateExpired(
                 f"The certificate of {self.node_id} expired on {self.not_after:%Y-%m-%d %H:%M} UTC. {clock}",
-                "If the clock is right, enrol again with a new join token: "
+                "If the clock is right, have the agent run and reach its coordinator: it renews the certificate by "
+                f"itself until {late_until:%Y-%m-%d} (shrk start, shrk netcheck)."
+                if now < late_until
+                else "If the clock is right, enrol again with a new join token: "
                 "SHRK_JOIN_TOKEN=... shrk node run (the coordinator's operator makes one).",
             )
         if now < self.not_before:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from shrk_node_agent.sensors.choose import GpuKind, choose
-from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed
+from shrk_node_agent.sensors.choose import choose
+from shrk_node_agent.sensors.gpu import GpuKind, Gpus, SensorsFailed
 from shrk_node_agent.state.devices import GpuReading
 
 #: Enough for a transcript of a long afternoon; whoever wants more has `shrk status --watch`.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 
-from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed
+from shrk_node_agent.sensors.gpu import GpuKind, Gpus, SensorsFailed
 from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.sensors.nvml import NvmlDriver
 from shrk_node_agent.sensors.scripted import ScriptedGpus
@@ -17,15 +16,6 @@ from shrk_node_agent.sensors.threaded import ThreadedGpus
 _DRIVER = Path("/proc/driver/nvidia/version")
 #: As the binding asks for it.
 _LIBRARY = "libnvidia-ml.so.1"
-
-
-class GpuKind(StrEnum):
-    """The setting `gpu`."""
-
-    AUTO = "auto"
-    NVML = "nvml"
-    NONE = "none"
-    SCRIPTED = "scripted"
 
 
 def nvidia_is_here() -> bool:
@@ -47,8 +37,11 @@ def choose(
     clock: Callable[[], float],
     load: Callable[[], float] = lambda: 0.0,
     nvidia: Callable[[], bool] = nvidia_is_here,
+    kept: Path | None = None,
 ) -> Gpus:
     """The sensors for these settings; `clock` (seconds) and `load` (0 to 1) are for scripted ones only.
+
+    `kept`: the file that remembers what GPUs' settings were, for the agent after one that was killed.
 
     Nothing is read yet: what does not work is told by the first `read`. Raises SensorsFailed where settings contradict
     each other.
@@ -57,9 +50,9 @@ def choose(
         raise SensorsFailed('scripted_gpu: it is read with gpu = "scripted" only; set that, or take it out')
     match GpuKind(kind):
         case GpuKind.AUTO:
-            return ThreadedGpus(NvmlDriver(visible_devices)) if nvidia() else NoGpus(visible_devices)
+            return ThreadedGpus(NvmlDriver(visible_devices, kept)) if nvidia() else NoGpus(visible_devices)
         case GpuKind.NVML:
-            return ThreadedGpus(NvmlDriver(visible_devices))
+            return ThreadedGpus(NvmlDriver(visible_devices, kept))
         case GpuKind.NONE:
             return NoGpus(visible_devices)
         case GpuKind.SCRIPTED:

@@ -21,6 +21,15 @@ class VisibleDevicesWrong(SensorsFailed):
     exit_code: ClassVar[int] = 5
 
 
+class GpuKind(StrEnum):
+    """The setting `gpu`: `auto` is NVML where the driver is installed, else nothing; `scripted` plays a file."""
+
+    AUTO = "auto"
+    NVML = "nvml"
+    NONE = "none"
+    SCRIPTED = "scripted"
+
+
 class Metric(StrEnum):
     """All that is asked of a GPU; the words that `shrk doctor` prints."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -23,7 +24,7 @@ from shrk_node_agent.sensors.gpu import (
     VisibleDevicesWrong,
 )
 from shrk_node_agent.sensors.nvml_words import FOR_EVER, GONE, LOST, code_of, throttle_words, why_gone
-from shrk_node_agent.sensors.set_values import SetValues
+from shrk_node_agent.sensors.set_values import NotKept, SetValues
 from shrk_node_agent.state.devices import Device, DevicesRefused, GpuProcess, GpuReading, visible
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ _log = structlog.get_logger(__name__)
 
 #: Drivers round a limit to what the board can hold; what differs by more was not taken.
 READ_BACK_WATTS_MAX = 1.0
+#: What of a GPU can be set.
+SETTABLE = (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE)
 
 
 class _Lost(Exception):
@@ -57,18 +60,18 @@ class _Gpu:
 
 
 class NvmlDriver:
-    """See `Driver`. `visible_devices` as in the settings; empty: all of them."""
+    """See `Driver`. `visible_devices` as in the settings; empty: all of them. `kept`: as `SetValues.path`."""
 
     source = "nvml"
 
-    def __init__(self, visible_devices: Sequence[str] = ()) -> None:
+    def __init__(self, visible_devices: Sequence[str] = (), kept: Path | None = None) -> None:
         self._wanted = tuple(visible_devices)
         self._nvml: Any = None
         self._initialised = False
         self._gpus: list[_Gpu] = []
         self._version = ""
         self._left_out: dict[int, str] = {}
-        self._set: SetValues[tuple[str, Metric]] = SetValues(READ_BACK_WATTS_MAX)
+        self._set = SetValues(READ_BACK_WATTS_MAX, kept)
 
     # --- Driver --------------------------------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class NvmlDriver:
     def close(self) -> None:
         """As in `Driver`: what we set is set back, unless somebody else has set it since."""
         for gpu in self._gpus if self._initialised else ():
-            for metric in (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE):
+            for metric in SETTABLE:
                 self._restore(gpu, metric)
         self._disconnect()
 
@@ -159,6 +162,8 @@ class NvmlDriver:
         uuid = self._ask(gpu, Metric.UUID, lambda: str(nvml.nvmlDeviceGetUUID(handle)))
         name = self._ask(gpu, Metric.NAME, lambda: str(nvml.nvmlDeviceGetName(handle)))
         gpu.device = Device(gpu.index, uuid or gpu.device.uuid, name or gpu.device.name)
+        for metric in SETTABLE:
+            self._restore(gpu, metric, inherited_only=True)
         self._learn_abilities(gpu)
 
     def _learn_abilities(self, gpu: _Gpu) -> None:
@@ -311,33 +316,41 @@ class NvmlDriver:
         return self._actuate(gpu, metric, round(value), 0)
 
     def _actuate(self, gpu: _Gpu, metric: Metric, value: float, tolerance: float) -> Actuated:
-        """Set, read back, and remember what it was before, before anything is set."""
+        """Set, read back, and remember what it was before, before anything is set. Never above what the owner set."""
         unit = "W" if metric is Metric.POWER_LIMIT else "°C"
         key = (gpu.device.uuid, metric)
         try:
-            self._set.setting(key, self._get(gpu, metric), value)
+            current = self._get(gpu, metric)
+            owners = self._set.original(key, current)
+            if value > owners + tolerance:
+                return Actuated(False, f"its owner has set {owners:g} {unit} on GPU {gpu.index}: no more than that")
+            self._set.setting(key, current, value)
             self._put(gpu, metric, value)
             back = self._get(gpu, metric)
+            self._set.left(key, back)
+        except NotKept as why_not:
+            return Actuated(False, f"the {metric} of GPU {gpu.index} is not set: {why_not}")
         except self._nvml.NVMLError as error:
             code = code_of(self._nvml, error)
             why = "it needs root" if code == "NO_PERMISSION" else FOR_EVER.get(code, str(error))
             return Actuated(False, f"the {metric} of GPU {gpu.index} cannot be set: {why}")
-        self._set.left(key, back)
         if abs(back - value) > tolerance:
             return Actuated(
                 False, f"GPU {gpu.index} accepted a {metric} of {value:g} {unit}, and still has {back:g} {unit}"
             )
         return Actuated(True)
 
-    def _restore(self, gpu: _Gpu, metric: Metric) -> None:
+    def _restore(self, gpu: _Gpu, metric: Metric, *, inherited_only: bool = False) -> None:
+        """Set it back, unless somebody else has set it since. `inherited_only`: what an agent before this one set."""
         key = (gpu.device.uuid, metric)
-        if not self._set.touched(key):
-            return
         try:
+            if not (self._set.inherited(key) if inherited_only else self._set.touched(key)):
+                return
             before = self._set.to_restore(key, self._get(gpu, metric))
             if before is not None:
                 self._put(gpu, metric, before)
-        except self._nvml.NVMLError as error:
+            self._set.forget(key)
+        except (self._nvml.NVMLError, NotKept) as error:
             _log.warning("gpu_setting_not_restored", gpu=gpu.index, setting=str(metric), reason=str(error))
 
     def _get(self, gpu: _Gpu, metric: Metric) -> float:

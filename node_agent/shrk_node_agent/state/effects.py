@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shrk_contract.terms import ModelOutcome, Rejection
 from shrk_node_agent.state.events import AttemptKey, EngineId
+from shrk_node_agent.state.seats import ANYWHERE, Seat
 from shrk_node_agent.state.terms.actuators import Rung
 
 
@@ -14,6 +15,7 @@ class StartEngine:
     """Start this engine's process."""
 
     engine: EngineId
+    seat: Seat = ANYWHERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from shrk_contract.terms import Endpoint, Pin, State
 from shrk_node_agent.state.backoff import BARREN_STARTS_MAX, ENGINE
 from shrk_node_agent.state.events import EngineBecameReady, EngineEnded, EngineId, EngineProgressed
 from shrk_node_agent.state.liveness import Liveness, Load, Want
+from shrk_node_agent.state.seats import Seat
+from shrk_node_agent.state.terms.permit import Permit
 
 #: An engine that stayed up this long had a good start: the next failure counts from one.
 STEADY_SECONDS = 300.0
@@ -29,10 +31,6 @@ STEADY_SECONDS = 300.0
 #: What an engine still answers when it is to be unloaded may end within this; then it is moved elsewhere.
 UNLOAD_SECONDS = 30.0
 
-#: For the owner: why a model is not loaded.
-NO_ROOM_YET = "It does not fit beside the models before it (memory_gb), and no coordinator has chosen among them yet"
-NO_ROOM = "A coordinator wants this model here, but it does not fit beside the others (memory_gb)"
-NOT_ASSIGNED = "No coordinator wants this model here now"
 #: For the owner: why an engine is started anew.
 KEPT_BACK = "Its owner's terms keep this node from serving now"
 HUNG = "The engine hung: no token came"
@@ -78,13 +76,23 @@ class EngineView:
     unwanted_why: str = ""
     #: While it drains because it is not wanted: when what it still answers is moved.
     unload_at: float | None = None
-    #: What it takes of the node's memory for models; 0: not counted.
-    memory_bytes: int = 0
+    #: Where it runs; None: it does not.
+    seat: Seat | None = None
+    #: What the owner's terms allow on its GPUs.
+    permit: Permit = field(default_factory=Permit)
+    #: They want it ended.
+    kept: bool = False
 
     @property
     def load(self) -> float:
         """In-flight attempts per slot."""
         return self.in_flight / max(1, self.slots)
+
+    @property
+    def slots_allowed(self) -> int:
+        """How many answers it may generate at once, as heat leaves them."""
+        share = self.permit.slot_share
+        return self.slots if share >= 1.0 else max(int(self.slots * share), 1 if share > 0 else 0)
 
     @property
     def loaded(self) -> bool:
@@ -128,9 +136,9 @@ class EngineView:
         self.ending, self.liveness = True, None
         return True
 
-    def started(self, now: float) -> None:
+    def started(self, now: float, seat: Seat) -> None:
         """Its process is being started."""
-        self.start_at = None
+        self.start_at, self.seat = None, seat
         self.life += 1
         self.bore = False
         self._enter(now, State.STARTING, "")
@@ -202,7 +210,7 @@ class EngineView:
         if not self.bore and not event.fetching and self.unload_at is None:
             self.barren_starts += 1
         self.detail, self.progress = "", None
-        self.ending, self.liveness, self.unload_at = False, None, None
+        self.ending, self.liveness, self.unload_at, self.seat = False, None, None, None
         if not self.wanted:
             self.failures = 0
             self._enter(event.now, State.PAUSED, self.unwanted_why)

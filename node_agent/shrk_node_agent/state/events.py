@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from shrk_contract.terms import Endpoint, Pin
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.terms.actuators import Abilities, Rung
 from shrk_node_agent.state.terms.terms import Wanted
 
@@ -170,6 +171,8 @@ class PauseAsked:
 
     now: float
     seconds: float | None
+    #: Nothing is there that could end first: it holds since before the agent began.
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,15 @@ class ResumeAsked:
     """The owner ends a pause."""
 
     now: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsChanged:
+    """The owner serves these models, and gives them so much memory together (0: there is no bound)."""
+
+    now: float
+    needs: tuple[Need, ...]
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +226,7 @@ Event = (
     | GpuActuated
     | PauseAsked
     | ResumeAsked
+    | ModelsChanged
     | TermsChanged
     | Tick
 )

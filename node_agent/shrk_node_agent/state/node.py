@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
-from shrk_contract.terms import EngineReport, Rejection, State, Status
+from shrk_contract.terms import EngineReport, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
+from shrk_node_agent.state.assignment import STOPPING, Assignment
+from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import KEPT_BACK, NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, EngineView
+from shrk_node_agent.state.engines import KEPT_BACK, EngineView
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.liveness import Liveness, Want
+from shrk_node_agent.state.needs import Need
+from shrk_node_agent.state.seats import ANYWHERE, Seat
+from shrk_node_agent.state.shown import Shown, report, shown
+from shrk_node_agent.state.terms.fit import OVERHEAD_BYTES
 from shrk_node_agent.state.terms.occupancy import Ours
-from shrk_node_agent.state.terms.permit import Pause
+from shrk_node_agent.state.terms.permit import Permit, node_permit
 from shrk_node_agent.state.terms.terms import Terms, Wishes
 
 #: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
@@ -22,11 +28,6 @@ WAITING_MAX = 1_000
 #: More than any card has.
 WHOLE_CARD_BYTES = 1 << 50
 
-_NEXT_ACTION = {
-    State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
-    State.STARTING: "",
-    State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here and there is room.",
-}
 #: What the node as a whole is, from the best of its engines.
 _BEST_FIRST = (
     State.ONLINE,
@@ -53,21 +54,29 @@ class NodeState:
         """`engines`: those that this node may run. `memory_bytes`: for all models together; 0: there is no bound.
         `terms`: what the owner allows; None: everything, always."""
         needs = list(engines)
-        self.engines = {n.engine: EngineView(n.engine, n.model, memory_bytes=n.memory_bytes) for n in needs}
+        self.engines = {need.engine: EngineView(need.engine, need.model) for need in needs}
         self.assignment = Assignment.at_start(needs, memory_bytes)
-        for engine in self.engines.keys() - set(self.assignment.wanted):
-            self.engines[engine].unwant(0.0, NO_ROOM_YET)
         self.attempts: dict[AttemptKey, EngineId] = {}
         self.draining = False
         self.terms = terms or Terms()
-        self.permit = self.terms.permit(0.0)
-        #: The terms want all that is loaded to be ended.
-        self._kept = False
+        self.permit = Permit()
+        #: When its state, as `status` tells it, became what it is.
+        self.since = 0.0
+        self._told_state: State | None = None
         #: Grows with every change that people or coordinators may want to see.
         self.revision = 0
+        self._settle(0.0)
+        self._take_permits(0.0)
 
     def handle(self, event: Event) -> Sequence[Effect]:
         """Take in one fact; return what the world should do about it, in order."""
+        effects = self._handle(event)
+        state, _ = self.status()
+        if state is not self._told_state:
+            self._told_state, self.since = state, event.now
+        return effects
+
+    def _handle(self, event: Event) -> Sequence[Effect]:
         match event:
             case seen.EngineProgressed():
                 changed = self.engines[event.engine].progressed(event)
@@ -101,6 +110,8 @@ class NodeState:
             case seen.DrainAsked():
                 self.draining = True
                 return [self._tell()]
+            case seen.ModelsChanged(now, needs, memory_bytes):
+                return self._serve(now, needs, memory_bytes)
             case (
                 seen.SensorsRead()
                 | seen.SensorsFailed()
@@ -126,14 +137,31 @@ class NodeState:
             # It is replaced and so told to unload, but what runs has until the drain's end.
             declined = self.assignment.declined(revision, event.models, STOPPING)
             return [do.TellAssigned(*revision, self.assignment.outcomes)] if declined else []
-        if not self.assignment.assigned(revision, event.models):
+        if not self.assignment.assigned(revision, event.models, self._seated()):
             return []
-        for engine in self.engines.values():
-            if engine.id not in self.assignment.wanted:
-                engine.unwant(event.now, NO_ROOM if engine.model in event.models else NOT_ASSIGNED)
-            elif not self._kept:
-                engine.want(event.now)
+        self._settle(event.now)
         return [do.TellAssigned(*revision, self.assignment.outcomes), self._tell()]
+
+    def _serve(self, now: float, needs: Sequence[Need], memory_bytes: int) -> list[Effect]:
+        for need in needs:
+            self.engines.setdefault(need.engine, EngineView(need.engine, need.model))
+        self.assignment.serve(needs, memory_bytes, self._seated())
+        self._settle(now)
+        return [*self._obey_terms(now), self._tell()]
+
+    def _seated(self) -> Mapping[EngineId, Seat]:
+        """Who is loaded where; who sits on a GPU that is lost has to have another."""
+        known = None if self.assignment.gpus is None else {gpu.uuid for gpu in self.assignment.gpus}
+        seats = {e.id: e.seat for e in self.engines.values() if e.loaded and e.seat is not None}
+        return {engine: seat for engine, seat in seats.items() if known is None or known.issuperset(seat.devices)}
+
+    def _settle(self, now: float) -> None:
+        """Load and unload what has a seat now, and what has none."""
+        for engine in list(self.engines.values()):
+            if engine.id not in self.assignment.seats:
+                engine.unwant(now, self.assignment.unwanted_why(engine.id))
+            elif not engine.kept:
+                engine.want(now)
 
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
@@ -147,8 +175,11 @@ class NodeState:
         able = [e for e in serving if asked.endpoint in e.endpoints]
         if not able:
             return do.RejectAttempt(key, Rejection.UNSUPPORTED, f"{model!r} does not answer this endpoint here")
-        engine = min(able, key=lambda e: e.load)
-        if engine.in_flight >= self._slots(engine) + (WAITING_MAX if self.permit.slot_share >= 1.0 else 0):
+        allowed = [e for e in able if e.permit.admits]
+        if not allowed:
+            return do.RejectAttempt(key, Rejection.TERMS, able[0].permit.reason)
+        engine = min(allowed, key=lambda e: e.load)
+        if engine.in_flight >= engine.slots_allowed + (WAITING_MAX if engine.permit.slot_share >= 1.0 else 0):
             return do.RejectAttempt(key, Rejection.BUSY, "the engine's queue is full")
         self.attempts[key] = engine.id
         engine.attempt_began(asked.now)
@@ -159,20 +190,15 @@ class NodeState:
     def _terms_told(self, event: TermsEvent) -> list[Effect]:
         match event:
             case seen.SensorsRead(now, readings, abilities, pids):
-                loaded = any(engine.loaded for engine in self.engines.values())
-                ours = Ours(
-                    pids,
-                    # What an engine takes beside its model is its own affair: while one is there, all may be ours.
-                    WHOLE_CARD_BYTES if loaded else 0,
-                    working=any(e.in_flight or (e.loaded and e.liveness is None) for e in self.engines.values()),
-                )
-                return _actuations(self.terms.read(now, readings, abilities, ours))
+                ours = {reading.uuid: self._ours(reading.uuid, pids) for reading in readings}
+                wishes = _actuations(self.terms.read(now, readings, abilities, ours))
+                return [*wishes, *self._place(now, readings)]
             case seen.SensorsFailed(_, reason):
                 self.terms.failed(reason)
             case seen.GpuActuated(now, uuid, rung, confirmed):
                 self.terms.actuated(now, uuid, rung, confirmed)
-            case seen.PauseAsked(now, seconds):
-                self.terms.pause = Pause(now, None if seconds is None else now + seconds)
+            case seen.PauseAsked(now, seconds, at_once):
+                self.terms.pause_for(now, seconds, at_once)
             case seen.ResumeAsked():
                 self.terms.pause = None
             case seen.TermsChanged(_, wanted):
@@ -181,42 +207,69 @@ class NodeState:
                 assert_never(event)
         return []
 
+    def _ours(self, uuid: str, pids: frozenset[int] | None) -> Ours:
+        """What of a GPU is ours."""
+        there = [e for e in self.engines.values() if uuid in (self._devices(e) or (uuid,))]
+        return Ours(
+            pids,
+            sum(_bytes_taken(engine) for engine in there if engine.loaded),
+            working=any(e.in_flight or (e.loaded and e.liveness is None) for e in there),
+        )
+
+    def _place(self, now: float, readings: Iterable[GpuReading]) -> list[Effect]:
+        """Find seats where other GPUs are there than before."""
+        if not self.terms.wanted.gpus:
+            return []
+        there = tuple(reading for reading in readings if not reading.lost)
+        before, self.assignment.gpus = self.assignment.gpus, there
+        if before is not None and [(g.uuid, g.memory_bytes) for g in before] == [
+            (g.uuid, g.memory_bytes) for g in there
+        ]:
+            return []
+        self.assignment.plan(self._seated())
+        self._settle(now)
+        return [self._tell()]
+
+    def _devices(self, engine: EngineView) -> Sequence[str]:
+        """Its GPUs: those that it runs on, or is to run on."""
+        seat = engine.seat or self.assignment.seats.get(engine.id)
+        return seat.devices if seat is not None else ()
+
+    def _take_permits(self, now: float) -> None:
+        for engine in self.engines.values():
+            engine.permit = self.terms.permit(now, self._devices(engine))
+        wanted = [engine.permit for engine in self.engines.values() if engine.id in self.assignment.seats]
+        self.permit = node_permit(wanted) if wanted else self.terms.permit(now)
+
     def _obey_terms(self, now: float) -> list[Effect]:
         """Take in what is permitted now: what is loaded, and what runs."""
-        before, self.permit = self.permit, self.terms.permit(now)
-        permit = self.permit
-        if permit.stop is not self._kept:
-            self._kept = permit.stop
-            for engine in self.engines.values():
-                if self._kept:
-                    engine.keep_back(now, KEPT_BACK)
-                elif engine.id in self.assignment.wanted:
-                    engine.want(now)
+        before = self._permitted()
+        self._take_permits(now)
         effects: list[Effect] = []
-        if moved := self._beyond(now):
-            effects.append(do.MoveAttempts(moved, permit.reason))
-        told = (permit.state, permit.admits, permit.slot_share, permit.stop, permit.drain_by is None)
-        if told != (before.state, before.admits, before.slot_share, before.stop, before.drain_by is None):
-            effects.append(self._tell())
-        return effects
-
-    def _beyond(self, now: float) -> tuple[AttemptKey, ...]:
-        """What runs and may not: all of it once the time to drain is over, else the newest beyond the slots left."""
-        permit = self.permit
-        if permit.slot_share >= 1.0 and (permit.drain_by is None or now < permit.drain_by):
-            return ()
-        if permit.drain_by is not None and now >= permit.drain_by:
-            return tuple(self.attempts)
-        moved: list[AttemptKey] = []
         for engine in self.engines.values():
-            keys = [key for key, running in self.attempts.items() if running == engine.id]
-            moved += keys[self._slots(engine) :]
-        return tuple(moved)
+            if engine.permit.stop is not engine.kept:
+                engine.kept = engine.permit.stop
+                if engine.kept:
+                    engine.keep_back(now, KEPT_BACK)
+                elif engine.id in self.assignment.seats:
+                    engine.want(now)
+                else:
+                    engine.unwant(now, self.assignment.unwanted_why(engine.id))
+            if moved := self._beyond(now, engine):
+                effects.append(do.MoveAttempts(moved, engine.permit.reason))
+        return [*effects, self._tell()] if self._permitted() != before else effects
 
-    def _slots(self, engine: EngineView) -> int:
-        """How many answers it may generate at once, as heat leaves them."""
-        share = self.permit.slot_share
-        return engine.slots if share >= 1.0 else max(int(engine.slots * share), 1 if share > 0 else 0)
+    def _permitted(self) -> list[object]:
+        permits = [self.permit, *(engine.permit for engine in self.engines.values())]
+        return [(p.state, p.admits, p.slot_share, p.stop, p.drain_by is None) for p in permits]
+
+    def _beyond(self, now: float, engine: EngineView) -> tuple[AttemptKey, ...]:
+        """What runs in it and may not: all once the time to drain is over, else the newest beyond the slots left."""
+        permit = engine.permit
+        keys = tuple(key for key, running in self.attempts.items() if running == engine.id)
+        if permit.drain_by is not None and now >= permit.drain_by:
+            return keys
+        return keys[engine.slots_allowed :] if permit.slot_share < 1.0 else ()
 
     @property
     def kept_back(self) -> str:
@@ -233,14 +286,14 @@ class NodeState:
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        served = self.assignment.needs
+        self.engines = {e.id: e for e in self.engines.values() if e.id in served or e.loaded}
         changed = False
         for engine in self.engines.values():
             if not self.draining and engine.unloads(now):
                 effects.append(do.UnloadEngine(engine.id))
-            if engine.start_at is not None and now >= engine.start_at and self._may_start(engine):
-                engine.started(now)
-                effects.append(do.StartEngine(engine.id))
-                changed = True
+            if engine.start_at is not None and now >= engine.start_at:
+                changed |= self._start(now, engine, effects)
             match engine.tick(now):
                 case None:
                     pass
@@ -255,9 +308,19 @@ class NodeState:
                     assert_never(want)
         return [*effects, self._tell()] if changed else effects
 
-    def _may_start(self, engine: EngineView) -> bool:
-        loaded = [other.id for other in self.engines.values() if other.loaded]
-        return not self.draining and self.assignment.has_room(engine.id, loaded)
+    def _start(self, now: float, engine: EngineView, effects: list[Effect]) -> bool:
+        """Start it where it has room; True where people should hear of what came of that."""
+        loaded = {other.id: other.seat or ANYWHERE for other in self.engines.values() if other.loaded}
+        unseen = self.terms.wanted.gpus and self.assignment.gpus is None
+        if self.draining or unseen or not self.assignment.has_room(engine.id, loaded):
+            return False
+        seat = self.assignment.seats[engine.id].started_on(self.terms.readings)
+        if isinstance(seat, str):
+            changed, engine.reason = engine.reason != seat, seat
+            return changed
+        engine.started(now, seat)
+        effects.append(do.StartEngine(engine.id, seat))
+        return True
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -272,32 +335,31 @@ class NodeState:
         best = min(self.engines.values(), key=lambda e: _BEST_FIRST.index(e.state))
         return best.state, best.reason or best.detail
 
+    def gpus_of(self, engine: EngineView) -> list[int]:
+        """The indexes of the GPUs that it runs on, or is to run on."""
+        devices = self._devices(engine)
+        return [reading.index for reading in self.terms.readings if reading.uuid in devices]
+
+    def shown(self, engine: EngineView) -> Shown:
+        """An engine as people see it."""
+        return shown(engine, self.permit.admits)
+
     def reports(self, now: float, unix_ms: int) -> tuple[EngineReport, ...]:
         """Every engine as coordinators hear of it."""
-        return tuple(self._report(e, now, unix_ms) for e in self.engines.values())
+        return tuple(self._report(engine, now, unix_ms) for engine in self.engines.values())
 
     def _report(self, engine: EngineView, now: float, unix_ms: int) -> EngineReport:
-        slots = self._slots(engine)
-        running = min(engine.in_flight, slots)
-        return EngineReport(
-            id=engine.id,
-            model=engine.model,
-            status=Status(
-                state=State.DRAINING if self.draining else engine.state,
-                reason=(engine.reason or engine.detail)[:2_000],
-                next_action=self.permit.next_action if self._kept else _NEXT_ACTION.get(engine.state, ""),
-                since_unix_ms=unix_ms - int((now - engine.since) * 1000),
-            ),
-            pin=engine.pin,
-            endpoints=engine.endpoints,
-            slots=slots,
-            running=running,
-            waiting=engine.in_flight - running,
-            context_tokens=engine.context_tokens,
-            progress=engine.progress,
-            life=engine.life,
-            memory_bytes=engine.memory_bytes,
-        )
+        need = self.assignment.needs.get(engine.id)
+        memory_bytes = need.bytes_on(self.assignment.gpus) if need is not None else 0
+        seen_as = self.shown(engine)
+        state = State.DRAINING if self.draining else seen_as.state
+        return report(engine, replace(seen_as, state=state), memory_bytes, unix_ms - int((now - engine.since) * 1000))
+
+
+def _bytes_taken(engine: EngineView) -> int:
+    """What it may take of each of its GPUs; where that was not said, all of it."""
+    seat = engine.seat or ANYWHERE
+    return seat.bytes_each + OVERHEAD_BYTES if seat.needed_each else WHOLE_CARD_BYTES
 
 
 def _actuations(wishes: Wishes) -> list[Effect]:

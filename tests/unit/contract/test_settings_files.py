@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from shrk_contract.settings_files import DROP_INS_MAX, FILE_BYTES_MAX, Location, SettingsError, read_files
+from shrk_contract.settings_files import (
+    DEPTH_MAX,
+    DROP_INS_MAX,
+    FILE_BYTES_MAX,
+    Location,
+    SettingsError,
+    SettingsForbidden,
+    read_files,
+)
+from support.somebody_else import as_somebody_else, closed
 
 
 def at(folder: Path, *, named: bool = False) -> Location:
@@ -80,3 +89,40 @@ def test_a_change_can_be_tried_before_it_is_written(tmp_path: Path) -> None:
     files = read_files(at(tmp_path), instead="\na = 2")
     assert files.values == {"a": 2, "b": 1}
     assert files.places["a",] == f"{tmp_path}/config.toml:2"
+
+
+def test_a_file_that_may_not_be_read_is_told_to_be_another_users_and_not_to_be_missing(tmp_path: Path) -> None:
+    file = closed(tmp_path / "config.toml", "temp_max = 60")
+    for named in (False, True):
+        with as_somebody_else(), pytest.raises(SettingsForbidden) as refused:
+            read_files(at(tmp_path, named=named))
+        assert refused.value.exit_code == 6
+        assert str(refused.value) == (
+            "the settings of the node agent may not be read:\n"
+            f"  {file} belongs to another user, and may not be read: run it with sudo"
+        )
+
+
+def test_a_folder_that_may_not_be_entered_or_listed_is_told_in_the_same_words(tmp_path: Path) -> None:
+    for mode in (0, 0o300):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        write(tmp_path / "etc", main="")
+        (tmp_path / "etc" / ("conf.d" if mode else "")).chmod(mode)
+        with as_somebody_else(), pytest.raises(SettingsForbidden, match="another user"):
+            read_files(at(tmp_path / "etc"))
+        (tmp_path / "etc").chmod(0o700)
+
+
+def test_beside_a_real_fault_what_may_not_be_read_is_one_problem_more(tmp_path: Path) -> None:
+    write(tmp_path, one="b =")
+    closed(tmp_path / "config.toml", "")
+    with as_somebody_else(), pytest.raises(SettingsError) as refused:
+        read_files(at(tmp_path))
+    assert (refused.value.exit_code, len(refused.value.problems)) == (5, 2)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000 + "]" * 5000, "a." * DEPTH_MAX + "b = 1", "a = " + "{b = " * 900])
+def test_what_is_nested_without_end_is_a_problem_with_the_files_name(tmp_path: Path, text: str) -> None:
+    write(tmp_path, main=text)
+    with pytest.raises(SettingsError, match=r"config.toml has lists or tables in each other, too deep to be read"):
+        read_files(at(tmp_path))

@@ -105,6 +105,7 @@ def test_a_certificate_without_its_key_is_refused() -> None:
         ("behind_proxy", "10.0.0.0/80", "'10.0.0.0/80' is not a network"),
         ("public_link_address", "http://x:1", "'http://x:1' is not tcp://host:port"),
         ("public_link_address", "tcp://x:0", "'tcp://x:0' is not tcp://host:port"),
+        ("public_link_address", "tcp://my_host:9100", "'tcp://my_host:9100' is not tcp://host:port"),
         ("link_listen", "::1:80", "'::1:80' is not host:port"),
         ("link_listen", "127.0.0.1:65536", "is not host:port"),
         ("log_format", "xml", "Input should be 'auto', 'console' or 'json'"),

@@ -10,11 +10,19 @@ from shrk_contract.settings import load
 from shrk_node_agent.app import Agent
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.time_zone import in_force, zone
 
 
 def an_agent(state_dir: Path, **settings: object) -> Agent:
     catalogue = {"m": {"source": "simulated"}}
     return Agent(load(AgentSettings, state_dir=state_dir, engine="sim", catalogue=catalogue, **settings))
+
+
+def hours_of(agent: Agent) -> dict[str, object]:
+    """What the status says of them."""
+    told = agent._status()["schedule"]
+    assert isinstance(told, dict)
+    return told
 
 
 async def ended_before_any_engine(agent: Agent) -> str:
@@ -36,3 +44,11 @@ async def test_a_node_whose_identity_is_damaged_loads_nothing(tmp_path: Path) ->
     identity.mkdir(mode=0o700)
     (identity / "node.json").write_text("{}")
     assert "identity" in await ended_before_any_engine(an_agent(tmp_path))
+
+
+async def test_the_status_tells_the_zone_in_which_the_hours_are_meant(tmp_path: Path) -> None:
+    berlin = hours_of(an_agent(tmp_path, schedule="22:00-08:00", time_zone="Europe/Berlin"))
+    assert (berlin["zone"], berlin["zone_why"]) == ("Europe/Berlin", "")
+    own = hours_of(an_agent(tmp_path, schedule="22:00-08:00"))
+    told = in_force("", zone(""))
+    assert (own["zone"], own["zone_why"]) == (told.name, told.why) != ("", "")

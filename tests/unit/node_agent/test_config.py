@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,14 @@ from typer.testing import CliRunner
 
 from shrk_contract.settings import SettingsError, load
 from shrk_node_agent import config_command
-from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, value_of
+from shrk_node_agent.config import ConfigUnchanged, Origin, check, describe, set_value, set_values, value_of
 from shrk_node_agent.default_file import commented_file, documentation
+from shrk_node_agent.reload import Changes
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
+from shrk_node_agent.time_zone import in_force, zone
+from support.asked_agent import PlayedAgent, an_agent
+from support.somebody_else import as_somebody_else
+from support.status_documents import healthy
 
 TEXT = """\
 # Ours.
@@ -32,6 +38,8 @@ def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text(TEXT)
     monkeypatch.setenv("SHRK_CONFIG", str(path))
+    # No agent of this machine is to hear of it.
+    monkeypatch.setenv("SHRK_STATE_DIR", str(tmp_path))
     return path
 
 
@@ -52,6 +60,20 @@ def test_each_value_is_told_with_flag_variable_line_or_default(file: Path, monke
     assert told["time_zone"] == Origin("time_zone", "UTC", f"{file.parent}/conf.d/zone.toml:1")
     assert told["catalogue.qwen.slots"] == Origin("catalogue.qwen.slots", 4, f"{file}:7")
     assert told["catalogue.qwen.task"] == Origin("catalogue.qwen.task", "generate", "default")
+
+
+def test_an_empty_time_zone_is_told_with_the_one_in_force(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"in force: {in_force('', zone(''))}"
+    assert origins(load(AgentSettings))["time_zone"] == Origin("time_zone", "", "default", told)
+    shown = CliRunner().invoke(config_command.config, ["show"]).stdout
+    assert re.search(rf'^time_zone = "" +# {told}$', shown, re.MULTILINE)
+    assert re.search(r"^temp_max = 70$", shown, re.MULTILINE)
+    with_origin = CliRunner().invoke(config_command.config, ["show", "--origin"]).stdout
+    assert re.search(rf'^time_zone = "" +# default, {told}$', with_origin, re.MULTILINE)
+    document = json.loads(CliRunner().invoke(config_command.config, ["show", "--json"]).stdout)
+    assert {"key": "time_zone", "value": "", "source": "default", "note": told} in document["settings"]
+    monkeypatch.setenv("SHRK_TIME_ZONE", "Europe/Berlin")
+    assert origins(load(AgentSettings))["time_zone"].note == ""
 
 
 def test_every_setting_is_told(file: Path) -> None:
@@ -235,6 +257,7 @@ def test_the_commands_answer_with_one_document_for_programs(file: Path) -> None:
         "applied_by_reload": ["temp_max"],
         "needs_restart": [],
         "outdone_by": None,
+        "agent": {"running": False, "applied": [], "needs_restart": []},
     }
 
 
@@ -245,7 +268,7 @@ def test_the_commands_answer_people(file: Path) -> None:
         " +#", "  #", run(config_command.config, ["show", "--origin"]).stdout
     )
     said = run(config_command.set_, ["engine", "sim"]).stdout
-    assert said.endswith("A running agent takes it in when it is started again.\n")
+    assert said.endswith("No agent runs here: it holds from the next start on (shrk start).\n")
     assert run(config_command.config, ["check"]).stdout == f"valid: {file}\n"
     assert run(config_command.set_, ["engine", "--default"]).exit_code == 0
 
@@ -268,3 +291,110 @@ def test_settings_that_are_wrong_end_a_command_with_5(file: Path) -> None:
         in run(config_command.config, ["check", str(file.with_name("gone.toml"))]).stderr
     )
     assert run(config_command.set_, ["temp_max"]).exit_code == 2
+
+
+def test_several_settings_are_written_in_one_step_and_nothing_else_is_touched(file: Path) -> None:
+    written = set_values({"temp_max": "68", "catalogue.new.source": "n", "catalogue.new.slots": "2"})
+    assert file.read_text() == TEXT.replace("70", "68") + '\n[catalogue.new]\nsource = "n"\nslots = 2\n'
+    assert (written.changes.applied, written.changes.needs_restart) == (("temp_max",), ("catalogue",))
+    assert written.outdone_by == {}
+
+
+def test_of_several_settings_one_that_is_wrong_keeps_all_of_them_out(file: Path) -> None:
+    with pytest.raises(SettingsError, match="had this been written"):
+        set_values({"temp_max": "68", "schedule": "at night"})
+    assert file.read_text() == TEXT
+
+
+def test_variables_that_win_over_what_is_written_are_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHRK_TEMP_MAX", "60")
+    monkeypatch.setenv("SHRK_WHEN", "idle")
+    assert set_values({"temp_max": "68", "schedule": ""}).outdone_by == {"temp_max": "SHRK_TEMP_MAX"}
+    assert "temp_max = 68" in file.read_text()
+
+
+def test_a_file_that_was_not_there_begins_with_what_it_is_given(file: Path) -> None:
+    file.unlink()
+    written = set_values({"temp_max": "68", "catalogue.m.source": "m"}, blank="# Ours.\n# temp_max = 70\n")
+    assert file.read_text() == '# Ours.\ntemp_max = 68\n\n[catalogue.m]\nsource = "m"\n'
+    assert written.changes.needs_restart == ("temp_max", "catalogue"), "no agent runs without settings"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("config", ["show"]), ("config", ["check"]), ("get", ["temp_max"]), ("set_", ["temp_max", "60"])],
+)
+def test_settings_that_may_not_be_read_end_a_command_with_6_and_sudo(
+    file: Path, command: str, words: list[str]
+) -> None:
+    file.chmod(0)
+    with as_somebody_else():
+        result = CliRunner().invoke(getattr(config_command, command), words)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr == (
+        "shrk: the settings of the node agent may not be read:\n"
+        f"  {file} belongs to another user, and may not be read: run it with sudo\n"
+    )
+
+
+# --- and what the running agent makes of a change --------------------------------------------------------
+
+
+@pytest.fixture
+def agent(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedAgent]:
+    """One that runs with the file."""
+    with an_agent(healthy()) as played:
+        monkeypatch.setenv("SHRK_STATE_DIR", str(played.folder))
+        yield played
+
+
+def test_a_change_is_taken_in_by_the_agent_that_runs(agent: PlayedAgent) -> None:
+    agent.reloaded = Changes(("temp_max",))
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60"])
+    assert (agent.asked, changed.exit_code, changed.stderr) == (["reload"], 0, "")
+    assert changed.stdout.splitlines()[1:] == ["The running agent has taken it in: temp_max."]
+
+
+def test_what_waits_for_a_restart_is_told_with_the_commands_also_what_waits_since_earlier(agent: PlayedAgent) -> None:
+    agent.reloaded = Changes((), ("engine", "name"))
+    changed = CliRunner().invoke(config_command.set_, ["name", "rig"]).stdout
+    restart = "After a restart only: engine, name. When it suits you: shrk stop, then shrk start."
+    assert changed.splitlines()[1:] == [restart]
+    agent.reloaded = Changes(("temp_max",), ("engine", "name"))
+    taken_in = CliRunner().invoke(config_command.set_, ["temp_max", "60"]).stdout
+    assert taken_in.splitlines()[1:] == ["The running agent has taken it in: temp_max.", restart]
+    document = json.loads(CliRunner().invoke(config_command.set_, ["temp_max", "61", "--json"]).stdout)
+    assert document["agent"] == {"running": True, "applied": ["temp_max"], "needs_restart": ["engine", "name"]}
+
+
+def test_what_changes_nothing_says_so(agent: PlayedAgent) -> None:
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "70"]).stdout
+    assert changed.splitlines()[1:] == ["Nothing changes for the running agent."]
+
+
+def test_an_agent_that_refuses_the_file_is_quoted_and_ends_it_with_5(file: Path, agent: PlayedAgent) -> None:
+    agent.reloaded = SettingsError("the node agent", ("SHRK_WHEN: Input should be 'always' or 'idle'",))
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60"])
+    assert changed.exit_code == 5
+    assert changed.stderr == (
+        "shrk: it is written, but the running agent refuses it, and goes on with what it had: the settings of the node "
+        "agent are not valid:\n  SHRK_WHEN: Input should be 'always' or 'idle'\n"
+    )
+    assert "temp_max = 60" in file.read_text()
+
+
+def test_no_reload_leaves_the_agent_alone_and_says_what_it_takes(agent: PlayedAgent) -> None:
+    changed = CliRunner().invoke(config_command.set_, ["temp_max", "60", "--no-reload"])
+    assert (agent.asked, changed.exit_code) == ([], 0)
+    assert "at its next reload" in changed.stdout
+
+
+def test_the_agent_that_is_asked_is_the_one_that_ran_before_its_folder_was_changed(
+    file: Path, agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHRK_STATE_DIR")
+    file.write_text(f'state_dir = "{agent.folder}"\n{TEXT}')
+    agent.reloaded = Changes((), ("state_dir",))
+    changed = CliRunner().invoke(config_command.set_, ["state_dir", str(file.parent / "other")])
+    assert (agent.asked, changed.exit_code) == (["reload"], 0)
+    assert "After a restart only: state_dir." in changed.stdout

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
-from shrk_node_agent.control_client import NoAnswer, NotRunning, Refused, ask, default_folder, running_in
+from shrk_node_agent import doctor, netcheck, why
+from shrk_node_agent.commands import logs, models, pause, resume, start, status, stop, wait
+from shrk_node_agent.control_client import NoAnswer, NotAllowed, NotRunning, Refused, ask, default_folder, running_in
 from support.played_agent import STATUS, PlayedAgent, a_played_agent
+from support.somebody_else import as_somebody_else, closed
 
 
 @pytest.fixture
@@ -81,3 +86,51 @@ def test_the_folder_is_the_flags_then_the_variables_then_the_files_then_the_defa
     monkeypatch.setenv("SHRK_STATE_DIR", "/of/variable")
     assert running_in(None) == Path("/of/variable")
     assert running_in(Path("/of/flag")) == Path("/of/flag")
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The settings file of an installed agent, for somebody who is neither root nor the agent."""
+    monkeypatch.delenv("SHRK_STATE_DIR", raising=False)
+    file = closed(tmp_path / "config.toml", 'state_dir = "/var/lib/shrk/node"\n')
+    monkeypatch.setenv("SHRK_CONFIG", str(file))
+    with as_somebody_else():
+        yield file
+
+
+def test_settings_that_may_not_be_read_are_not_taken_for_none(forbidden: Path) -> None:
+    said = f"^{forbidden} belongs to another user: run it with sudo, or name --state-dir$"
+    with pytest.raises(NotAllowed, match=said) as not_allowed:
+        running_in(None)
+    assert not_allowed.value.exit_code == 6
+    assert running_in(Path("/of/flag")) == Path("/of/flag"), "who names the folder needs no settings"
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        (status.app, []),
+        (stop.app, []),
+        (pause.app, ["2h"]),
+        (resume.app, []),
+        (start.app, []),
+        (models.app, []),
+        (wait.app, ["--for", "online"]),
+        (logs.app, []),
+        (why.app, []),
+        (netcheck.app, []),
+        (doctor.app, []),
+    ],
+)
+def test_without_rights_no_verb_says_that_nothing_runs(forbidden: Path, app: Typer, words: list[str]) -> None:
+    said = CliRunner().invoke(app, words)
+    assert (said.exit_code, said.stdout) == (6, "")
+    assert said.stderr.endswith(f"{forbidden} belongs to another user: run it with sudo, or name --state-dir\n")
+
+
+def test_nobody_but_its_user_asks_an_agent(agent: PlayedAgent) -> None:
+    agent.folder.chmod(0)
+    with as_somebody_else(), pytest.raises(NotAllowed, match="run the command as that user, or with sudo") as no:
+        ask(agent.folder, "GET", "/status")
+    agent.folder.chmod(0o700)
+    assert no.value.exit_code == 6

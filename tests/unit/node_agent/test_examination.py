@@ -16,12 +16,22 @@ from shrk_node_agent.settings import AgentSettings
 from support.identities import an_identity
 from support.played_agent import STATUS
 from support.raw_coordinator import unix_ms
+from support.somebody_else import as_somebody_else, closed
 
 DAY_MS = 86_400_000
 
 
 def some_settings(folder: Path, **settings: object) -> AgentSettings:
     return load(AgentSettings, state_dir=folder, catalogue={"m": {"source": "x"}}, **settings)
+
+
+def test_settings_that_may_not_be_read_are_not_called_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = closed(tmp_path / "config.toml", "")
+    monkeypatch.setenv("SHRK_CONFIG", str(file))
+    with as_somebody_else():
+        line, settings = examination.settings(lambda: load(AgentSettings))
+    assert (settings, line.mark, line.next_action) == (None, Mark.FAILED, "sudo shrk doctor")
+    assert line.reason == f"{file} belongs to another user, and may not be read: run it with sudo"
 
 
 def test_a_folder_of_the_agents_own_passes_and_one_that_others_may_read_is_to_be_closed(tmp_path: Path) -> None:
@@ -49,6 +59,8 @@ def test_an_identity_passes_within_its_dates_and_says_until_when(tmp_path: Path)
     assert examination.identity(tmp_path, until - 3_600_000).mark is Mark.NOTED
     late = examination.identity(tmp_path, until + DAY_MS)
     assert (late.mark, "expired" in late.reason) == (Mark.FAILED, True)
+    assert "it renews the certificate by itself" in late.next_action
+    assert "join token" in examination.identity(tmp_path, until + 181 * DAY_MS).next_action
     early = examination.identity(tmp_path, int(dt.datetime(2001, 1, 1, tzinfo=dt.UTC).timestamp() * 1000))
     assert (early.mark, "timedatectl" in early.next_action) == (Mark.FAILED, True)
 

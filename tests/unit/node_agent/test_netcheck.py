@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from shrk_node_agent.checklist import Line, Mark
-from shrk_node_agent.control_client import NotRunning
+from shrk_node_agent.control_client import NotAllowed, NotRunning
 from shrk_node_agent.link import identity as identities
 from shrk_node_agent.link import reach
 from shrk_node_agent.link.join_token import Controller
-from shrk_node_agent.netcheck import Way, check, text
+from shrk_node_agent.netcheck import Way, _way, check, text
 from support.identities import an_identity
 from support.played_agent import STATUS, WHY
 from support.raw_coordinator import NodesEnd, raw_coordinator
+from support.somebody_else import as_somebody_else, closed
 
 
 def well(method: str, path: str, seconds: float) -> dict[str, Any]:
@@ -153,3 +154,16 @@ async def test_a_link_that_is_refused_is_told_with_the_coordinators_words(tmp_pa
         lines = await check(Way(coordinator.address, coordinator.identity, tmp_path / "i"), refused, clock)
     assert marks(lines)["link"] is Mark.FAILED
     assert "has been revoked" in text(lines)
+
+
+def test_another_nodes_settings_are_needed_only_where_nothing_else_names_the_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHRK_CONTROLLER", raising=False)
+    monkeypatch.setenv("SHRK_CONFIG", str(closed(tmp_path / "config.toml", "")))
+    with as_somebody_else():
+        with pytest.raises(NotAllowed, match="sudo"):
+            _way(None, tmp_path)
+        assert _way("tcp://h:1", tmp_path).controller == "tcp://h:1"
+        identities.save(tmp_path / "identity", an_identity(tmp_path / "ca"))
+        assert _way(None, tmp_path).controller == "tcp://127.0.0.1:9100"

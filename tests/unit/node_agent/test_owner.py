@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shrk_node_agent.owner import contained, device_of, wanted_of
+from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.owner import contained, device_of, gpu_settings, wanted_of
 from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
 from shrk_node_agent.state.devices import GpuReading
@@ -32,3 +33,10 @@ def test_a_container_is_known_by_what_its_engine_leaves_there(tmp_path: Path) ->
     assert not contained((marker,))
     marker.touch()
     assert contained((marker,))
+
+
+def test_what_is_kept_of_gpus_settings_outlives_the_sweep_of_an_agent_that_starts(tmp_path: Path) -> None:
+    kept = gpu_settings(tmp_path)
+    kept.touch()
+    assert sweep(tmp_path / "run") == ()
+    assert kept.exists()

@@ -9,6 +9,7 @@ import pytest
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.control_client import Refused, ask
 from shrk_node_agent.pauses import PAUSE_SECONDS_MAX
+from shrk_node_agent.reload import Changes
 from support.asked_agent import PlayedAgent, an_agent
 from support.status_documents import healthy
 
@@ -29,8 +30,12 @@ def test_the_agent_is_told_what_is_asked() -> None:
 
 def test_a_reload_tells_what_needs_a_restart_or_why_it_was_not_taken() -> None:
     with an_agent(healthy()) as agent:
-        agent.reloaded = ["controller"]
-        assert asked(agent, "/reload", None) == {"schema": 1, "needs_restart": ["controller"]}
+        agent.reloaded = Changes(("when",), ("controller",))
+        assert asked(agent, "/reload", None) == {
+            "schema": 1,
+            "applied": ["when"],
+            "needs_restart": ["controller"],
+        }
         agent.reloaded = Trouble("temp_max: 30 is less than 40")
         with pytest.raises(Refused, match="temp_max: 30 is less than 40") as refused:
             asked(agent, "/reload", None)

@@ -95,6 +95,16 @@ async def test_a_wrong_file_changes_nothing_and_the_status_says_what_is_wrong(fi
     assert agent._status()["settings"] == {"problems": [], "needs_restart": []}
 
 
+async def test_a_file_that_is_nested_without_end_does_not_end_an_agent_that_runs(file: Path) -> None:
+    agent = Agent(read())
+    file.write_text("models = " + "[" * 5000 + "]" * 5000 + "\n" + file.read_text())
+    await agent.reload(read)
+    told = agent._status()["settings"]
+    assert isinstance(told, dict)
+    [problem] = told["problems"]
+    assert problem.startswith(f"{file} has lists or tables in each other, too deep to be read")
+
+
 async def test_each_hangup_asks_for_a_reload() -> None:
     reloads = asyncio.Queue[None]()
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.settings import SettingsError, load
+from shrk_node_agent.default_file import documentation
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.state.terms.occupancy import (
+    BACK_SECONDS,
+    BUSY_SHARE_IDLE_MIN,
+    BUSY_SHARE_MIN,
+    PROGRAM_BYTES_MIN,
+)
 from support.house import ROOT
 
 Read = Callable[[str], AgentSettings]
@@ -29,7 +36,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Read:
 
 
 def served(settings: AgentSettings) -> list[str]:
-    return [spec.model for spec in settings.specs()]
+    return list(settings.served)
 
 
 CATALOGUE = '[catalogue.zebra]\nsource = "z"\n[catalogue.ant]\nsource = "a"\n[catalogue.moose]\nsource = "m"\n'
@@ -37,7 +44,9 @@ CATALOGUE = '[catalogue.zebra]\nsource = "z"\n[catalogue.ant]\nsource = "a"\n[ca
 
 def test_models_are_served_in_the_order_in_which_their_owner_wrote_them(read: Read) -> None:
     assert served(read(CATALOGUE)) == ["zebra", "ant", "moose"]
-    assert served(read('models = ["moose", "zebra"]\n' + CATALOGUE)) == ["moose", "zebra"]
+    chosen = read('models = ["moose", "zebra"]\n' + CATALOGUE)
+    assert served(chosen) == ["moose", "zebra"]
+    assert [spec.model for spec in chosen.specs()] == ["zebra", "ant", "moose"], "others may be chosen while it runs"
 
 
 def test_where_memory_is_counted_a_model_without_a_size_is_named_with_what_to_write(read: Read) -> None:
@@ -220,3 +229,10 @@ def test_a_key_of_a_drop_in_is_refused_with_the_name_of_its_file(read: Read, tmp
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10-heat.toml").write_text("\ntemp_maxx = 70\n")
     assert refused(read, "").endswith("conf.d/10-heat.toml:2: temp_maxx is not a setting; did you mean temp_max?")
+
+
+def test_what_is_said_of_the_modes_is_what_they_do() -> None:
+    said = " ".join(documentation(AgentSettings)["when"])
+    assert (PROGRAM_BYTES_MIN, BACK_SECONDS, BUSY_SHARE_MIN, BUSY_SHARE_IDLE_MIN) == (512 << 20, 60, 0.5, 0.1)
+    for words in ("512 MiB", "until a minute after", "half of its time (always)", "a tenth of it (idle)"):
+        assert words in said

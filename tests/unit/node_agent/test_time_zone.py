@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shrk_node_agent.time_zone import NEAREST_MAX, named_zone, zone
+from shrk_node_agent.time_zone import NAMELESS, NEAREST_MAX, in_force, named_zone, zone
 
 
 def test_a_zone_is_found_by_its_name() -> None:
@@ -54,3 +54,13 @@ def test_without_a_name_it_is_the_machines_own_zone_or_utc(tmp_path: Path) -> No
     (tmp_path / "damaged").write_bytes(b"none of it")
     assert zone("", tmp_path / "damaged") is UTC
     assert zone("Asia/Kolkata") == zoneinfo.ZoneInfo("Asia/Kolkata")
+
+
+def test_the_zone_in_force_is_told_by_its_name_and_why_it_is_that_one(tmp_path: Path) -> None:
+    [compiled] = [path for root in zoneinfo.TZPATH if (path := Path(root, "Asia/Kolkata")).exists()][:1]
+    (tmp_path / "link").symlink_to(compiled)
+    (tmp_path / "copy").write_bytes(compiled.read_bytes())
+    assert str(in_force("UTC", zone("UTC"))) == "UTC"
+    assert str(in_force("", zone("", tmp_path / "link"))) == "Asia/Kolkata, the machine's own"
+    assert str(in_force("", zone("", tmp_path / "copy"))) == f"{NAMELESS}, the machine's own"
+    assert str(in_force("", zone("", tmp_path / "none"))) == "UTC, since this machine names no zone"

@@ -3,6 +3,7 @@
 A model needs its weights, a cache for what is read and said, and on each GPU some room besides. The engine's cache is
 paged: it has to hold one full context, and for each slot a conversation of the usual length; slots that are all full to
 the brim wait for each other. Where the model's shape is not known, that of a usual one of its size is taken.
+A model of which nothing is known, and a GPU that does not tell its memory, get each other whole.
 Bytes are told in GB of 1,000,000,000.
 """
 
@@ -110,6 +111,8 @@ class Fit:
     #: On all its GPUs together; where it goes nowhere, what it needs at least.
     bytes_needed: int = 0
     reason: str = ""
+    #: It has its GPU to itself: how much it needs, or how much there is, is not known.
+    whole: bool = False
 
     @property
     def fits(self) -> bool:
@@ -150,15 +153,14 @@ def usual_shape(billions: float) -> Shape:
 
 def fits(model: Model, gpus: Sequence[GpuReading], taken: Mapping[str, int] | None = None) -> Fit:
     """The smallest set of equal GPUs that holds it beside what is `taken` (bytes by UUID); of several the fullest."""
-    need = needed(model)
+    gpus, taken, need = [gpu for gpu in gpus if not gpu.lost], taken or {}, needed(model)
+    free = [gpu for gpu in gpus if gpu.uuid not in taken]
     if isinstance(need, SizeUnknown):
-        return Fit(reason=need.reason)
-    taken = taken or {}
-    room = {gpu.uuid: int(gpu.memory_bytes * USABLE_SHARE) - taken.get(gpu.uuid, 0) for gpu in gpus if not gpu.lost}
+        return _whole(free) or Fit(reason=f"{need.reason}; until then it gets a whole GPU, and none is free")
+    room = {gpu.uuid: usable(gpu) - taken.get(gpu.uuid, 0) for gpu in gpus}
     alike: dict[tuple[str, int], list[GpuReading]] = {}
     for gpu in gpus:
-        if not gpu.lost:
-            alike.setdefault((gpu.name, gpu.memory_bytes), []).append(gpu)
+        alike.setdefault((gpu.name, gpu.memory_bytes), []).append(gpu)
     for spread in SPREADS:
         each = need.each(spread)
         sets = []
@@ -170,7 +172,22 @@ def fits(model: Model, gpus: Sequence[GpuReading], taken: Mapping[str, int] | No
             least = min(sets, key=lambda chosen: (sum(room[g.uuid] for g in chosen), chosen[0].index))
             chosen = sorted(least, key=lambda g: g.index)
             return Fit(tuple(g.uuid for g in chosen), spread, each * spread)
+    if untold := _whole([gpu for gpu in free if not gpu.memory_bytes]):
+        return untold
     return Fit(bytes_needed=need.each(1), reason=_why_not(need, list(alike.values()), room, taken))
+
+
+def usable(gpu: GpuReading) -> int:
+    """Bytes of its memory that engines may take together; 0: not told."""
+    return int(gpu.memory_bytes * USABLE_SHARE)
+
+
+def _whole(free: Sequence[GpuReading]) -> Fit | None:
+    """The roomiest of these, for one model alone."""
+    if not free:
+        return None
+    roomiest = max(free, key=lambda gpu: (gpu.memory_bytes, -gpu.index))
+    return Fit((roomiest.uuid,), 1, usable(roomiest), whole=True)
 
 
 def _why_not(need: Need, alike: Iterable[list[GpuReading]], room: Mapping[str, int], taken: Mapping[str, int]) -> str:
@@ -195,9 +212,9 @@ class Packing:
     taken: dict[str, int] = field(default_factory=dict)
 
 
-def pack(models: Iterable[Model], gpus: Sequence[GpuReading]) -> Packing:
-    """All models in their owner's order: each gets what those before it left."""
-    packing = Packing()
+def pack(models: Iterable[Model], gpus: Sequence[GpuReading], taken: Mapping[str, int] | None = None) -> Packing:
+    """All models in their owner's order, beside what is `taken`: each gets what those before it left."""
+    packing = Packing(taken=dict(taken or {}))
     for model in models:
         packing.fits[model.name] = fit = fits(model, gpus, packing.taken)
         for device in fit.devices:

@@ -35,11 +35,30 @@ GONE_SECONDS = 30.0
 
 
 class When(StrEnum):
-    """The owner's setting `when`."""
+    """The owner's setting `when`: how much of another program sends us away. Its memory counts in both modes."""
 
+    #: Half of the GPU's time.
     ALWAYS = "always"
-    #: Only while nobody else uses the GPUs.
+    #: A tenth of it.
     IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Somebody else is there."""
+
+    reason: str
+    #: The process, where the driver tells it and this machine has it under the same number.
+    pid: int | None = None
+
+    @property
+    def next_action(self) -> str:
+        """What an owner can do while it stays."""
+        which = f" (which it is: ps -p {self.pid})" if self.pid is not None else ""
+        return (
+            f"It takes work again {BACK_SECONDS:.0f} s after that has ended{which}. What stays, as a desktop or a "
+            "browser does: close it, or leave this GPU out of `visible_devices`."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,7 @@ class Owner:
     _since: float | None = None
     _seen_at: float = 0.0
     _busy_since: float | None = None
-    _reason: str = ""
+    _found: _Found | None = None
     #: When each of our processes was last seen among ours.
     _ours: dict[int, float] = field(default_factory=dict)
 
@@ -92,60 +111,61 @@ class Owner:
             return self.tick(now)
         self._ours |= dict.fromkeys(ours.pids or (), now)
         self._ours = {pid: at for pid, at in self._ours.items() if now - at < GONE_SECONDS}
-        reason = self._memory(reading, ours) or self._work(now, reading, ours)
-        if reason:
+        found = self._memory(reading, ours) or self._work(now, reading, ours)
+        if found is not None:
             self._since = now if self._since is None else self._since
-            self._seen_at, self._reason = now, reason
+            self._seen_at, self._found = now, found
         return self.tick(now)
 
     def tick(self, now: float) -> Occupancy:
         """How it stands."""
         if self._since is not None and now - self._seen_at >= BACK_SECONDS:
-            self._since, self._reason = None, ""
-        if self._since is None:
+            self._since = self._found = None
+        if self._since is None or self._found is None:
             return Occupancy(self.uuid, self.index)
-        left = BACK_SECONDS - (now - self._seen_at)
+        ago = now - self._seen_at
         return Occupancy(
             self.uuid,
             self.index,
             theirs=True,
             drain_by=self._since + DRAIN_SECONDS_MAX,
-            reason=self._reason if now <= self._seen_at else f"{self._reason}, {now - self._seen_at:.0f} s ago",
-            next_action=f"Nothing: it takes work again {left:.0f} s after that has ended."
-            if now <= self._seen_at
-            else f"Nothing: it takes work again in {left:.0f} s.",
+            reason=self._found.reason if ago <= 0 else f"{self._found.reason}, {ago:.0f} s ago",
+            next_action=self._found.next_action
+            if ago <= 0
+            else f"Nothing: it takes work again in {BACK_SECONDS - ago:.0f} s.",
         )
 
-    def _memory(self, reading: GpuReading, ours: Ours) -> str:
-        """Who holds memory there; empty: nobody."""
+    def _memory(self, reading: GpuReading, ours: Ours) -> _Found | None:
+        """Who holds memory there; None: nobody."""
         if reading.processes is not None and ours.pids is not None:
             others = [p for p in reading.processes if p.pid not in self._ours]
             large = [p for p in others if (p.memory_bytes or 0) >= PROGRAM_BYTES_MIN]
             if large:
                 most = max(large, key=lambda p: p.memory_bytes or 0)
                 beside = f" and {len(large) - 1} more" if len(large) > 1 else ""
-                return f"another program (process {most.pid}{beside}) holds {_gb(most.memory_bytes or 0)} of it"
+                holds = f"another program (process {most.pid}{beside}) holds {_gb(most.memory_bytes or 0)} of it"
+                return _Found(holds, most.pid)
             if all(p.memory_bytes is not None for p in others):
-                return ""
+                return None
         if reading.memory_free_bytes is None or not reading.memory_bytes:
-            return ""
+            return None
         taken = reading.memory_bytes - reading.memory_free_bytes - ours.memory_bytes
         if taken < UNTOLD_BYTES_MIN:
-            return ""
-        return f"{_gb(taken)} of it are taken and not by us (its driver does not tell by whom)"
+            return None
+        return _Found(f"{_gb(taken)} of it are taken and not by us (its driver does not tell by whom)")
 
-    def _work(self, now: float, reading: GpuReading, ours: Ours) -> str:
-        """Whether it works, and not for us; empty: no."""
+    def _work(self, now: float, reading: GpuReading, ours: Ours) -> _Found | None:
+        """Whether it works, and not for us; None: no."""
         least = BUSY_SHARE_IDLE_MIN if self.when is When.IDLE else BUSY_SHARE_MIN
         share = reading.utilisation
         alone = bool(reading.processes) and all(process.pid in self._ours for process in reading.processes or ())
         if share is None or share < least or ours.working or alone:
             self._busy_since = None
-            return ""
+            return None
         self._busy_since = now if self._busy_since is None else self._busy_since
         if now - self._busy_since < BUSY_SECONDS:
-            return ""
-        return f"another program keeps it busy ({share:.0%})"
+            return None
+        return _Found(f"another program keeps it busy ({share:.0%})")
 
 
 def _gb(count: int) -> str:

@@ -3,7 +3,6 @@
 Several can hold at once. What may be done is what all of them allow; the state and its reason are those of the first:
 
     lost GPU            offline        the machine has to be mended
-    agent stops         draining
     pause               paused         until then, or until it is resumed
     outside its hours   off-schedule
     somebody else       paused         owner first
@@ -70,13 +69,11 @@ def permit(
     thermals: Sequence[Thermal] = (),
     occupancies: Sequence[Occupancy] = (),
     pause: Pause | None = None,
-    draining_since: float | None = None,
     drain_seconds: float = DRAIN_SECONDS,
 ) -> Permit:
-    """All terms as one. `draining_since`: when the agent began to stop; times are monotonic seconds."""
+    """All terms as one. Times are monotonic seconds."""
     said = [
         *(_lost(now, thermal) for thermal in thermals if thermal.lost),
-        *_agent(draining_since, drain_seconds),
         *_paused(now, pause, drain_seconds),
         *_hours(now, opening),
         *(_theirs(now, occupancy) for occupancy in occupancies if occupancy.theirs),
@@ -110,11 +107,6 @@ def node_permit(permits: Iterable[Permit]) -> Permit:
 def _lost(now: float, thermal: Thermal) -> Permit:
     reason = f"GPU {thermal.index}: {thermal.reason}"
     return Permit(State.OFFLINE, reason, thermal.next_action, drain_by=now, stop=True)
-
-
-def _agent(draining_since: float | None, drain_seconds: float) -> Iterator[Permit]:
-    if draining_since is not None:
-        yield Permit(State.DRAINING, "the agent is stopping", drain_by=draining_since + drain_seconds)
 
 
 def _paused(now: float, pause: Pause | None, drain_seconds: float) -> Iterator[Permit]:

@@ -124,6 +124,8 @@ class Heat:
         self._reading = reading
         if not reading.lost:
             self._gauge.read(now, reading.temperature_celsius)
+            if reading.power_limit_watts is not None:
+                self._actuators.told(now, reading.power_limit_watts)
         return self.tick(now)
 
     def tick(self, now: float) -> tuple[Actuation, ...]:
@@ -137,8 +139,7 @@ class Heat:
         self.view = self._viewed(now)
         if not believed or self._gauge.celsius is None:
             return ()
-        limit = self._reading.power_limit_watts if self._reading else None
-        return self._actuators.wishes(now, self._gauge.celsius, self._forecast(now), limit)
+        return self._actuators.wishes(now, self._gauge.celsius, self._forecast(now))
 
     def actuated(self, now: float, rung: Rung, confirmed: bool) -> None:
         """A wish was read back; `confirmed` where it is so."""
@@ -150,9 +151,9 @@ class Heat:
         self.cap = cap
         self._actuators.set_cap(cap)
 
-    def released(self) -> tuple[Actuation, ...]:
-        """What gives the card back as it was."""
-        return self._actuators.released()
+    def learn(self, told: Abilities) -> None:
+        """What can be set on this card, as far as its driver tells now."""
+        self._actuators.abilities = self._actuators.abilities.and_told(told)
 
     # --- what follows --------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class Heat:
                 return self._told(now, rung, again)
 
     def _told(self, now: float, rung: Rung, again: str) -> tuple[str, str]:
-        told = f"{self._gauge.celsius:g} °C of {self.cap:g} °C"
+        told = f"{self._gauge.celsius:.3g} °C of {self.cap:g} °C"
         if self._slows:
             told += ", and the card slows itself down for heat"
         share = min(self._cut, self._ceiling)

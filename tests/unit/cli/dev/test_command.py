@@ -56,6 +56,12 @@ def test_simulator_speed_without_the_simulator_is_a_usage_error(
     assert "--engine sim" in result.exception.remedy
 
 
+def test_a_script_that_is_not_there_is_a_usage_error() -> None:
+    result = CliRunner().invoke(app, ["--engine", "sim", "--scripted-gpu", "gone.toml"])
+    assert isinstance(result.exception, Trouble)
+    assert (result.exception.code, "gpu-cool.toml" in result.exception.remedy) == (Exit.USAGE, True)
+
+
 def test_a_model_without_a_name_is_a_usage_error() -> None:
     result = CliRunner().invoke(app, ["--engine", "sim", "--model", "justapath"])
     assert isinstance(result.exception, Trouble)

@@ -69,6 +69,20 @@ def test_the_simulators_speed_is_written_only_where_it_was_given() -> None:
     assert tomllib.loads(agent_config(made, made.nodes[0], 1))["sim"] == {"first_token_ms": 200}
 
 
+def test_with_a_script_every_node_plays_its_own_copy_of_it() -> None:
+    for suffix in ("toml", "json"):
+        made = replace(plan(), scripted_gpu=Path(f"/here/hot.{suffix}"))
+        settings = [tomllib.loads(agent_config(made, node, 1)) for node in made.nodes]
+        assert {one["gpu"] for one in settings} == {"scripted"}
+        assert [one["scripted_gpu"] for one in settings] == [f"{STATE}/dev-{n}/gpu.{suffix}" for n in (1, 2, 3)]
+
+
+def test_cards_that_vllm_may_heat_and_no_node_watches_are_told() -> None:
+    vllm = replace(plan(), engine=EngineKind.VLLM)
+    assert "watched by none of these nodes: no temp_max holds" in vllm.unwatched(nvidia=True)
+    assert [vllm.unwatched(nvidia=False), plan().unwatched(nvidia=True)] == ["", ""]
+
+
 def test_names_and_paths_with_quotes_survive_the_settings_file() -> None:
     odd = Model('org/mo"del', 'C:\\odd "path"\n\x7f é')
     made = plan()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from shrk_cli.dev.plan import EngineKind, Plan, SimulatorSpeed, default_models, node_plans
@@ -52,6 +53,10 @@ def test_the_summary_for_people_holds_address_key_models_and_a_first_request() -
         nodes=node_plans(Path("/tmp/s"), 2, first, others),
     )
     text = summary(READY, plan, 61.4)
+    assert "made up" not in text
+    script = plan.state_dir / "dev-1" / "gpu.toml"
+    heated = summary(READY, replace(plan, scripted_gpu=Path("/x/cool.toml")), 61.4)
+    assert f"to heat dev-1: cp HOT {script}.new && mv {script}.new {script}\n" in heated
     for part in (
         "Ready after 61 s",
         "http://127.0.0.1:8080/v1",

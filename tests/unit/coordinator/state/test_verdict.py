@@ -53,6 +53,17 @@ def test_a_node_that_serves_passes_every_check_but_that_nobody_asked_for_its_mod
     assert check_of(verdict, CheckName.DEMAND).reason == "nobody has asked for 'm' since the coordinator started"
 
 
+def test_a_model_that_is_served_has_answered_its_canary_and_that_is_told() -> None:
+    state = CoordinatorState()
+    link_node(state, "a", "m")
+    link_node(state, "b", "m", "other")
+    told = [check_of(judged(state, node=node), CheckName.MODELS).reason for node in ("a", "b")]
+    assert told == [
+        "it serves 'm' (it answered its canary)",
+        "it serves 'm', 'other' (each answered its canary)",
+    ]
+
+
 def test_demand_is_told_with_when_somebody_last_asked() -> None:
     state = CoordinatorState()
     link_node(state, "a", "other", "m")
@@ -126,10 +137,35 @@ def test_a_node_outside_its_hours_is_told_with_them() -> None:
 
 @pytest.mark.parametrize(("celsius", "passed"), [(67.9, True), (68.0, False)])
 def test_a_device_within_two_degrees_of_what_is_allowed_is_hot(celsius: float, passed: bool) -> None:
-    devices = (Device("0", temperature_celsius=40.0), Device("1", temperature_celsius=celsius), Device("2"))
+    devices = (Device("1", temperature_celsius=celsius), Device("2"))
     report = replace(a_report("m"), devices=devices, terms=Terms(temperature_celsius_max=70.0))
     check = check_of(judged(reporting(report)), CheckName.TEMPERATURE)
     assert (check.passed, check.reason) == (passed, "the hottest device is at 68 °C, 70 °C are allowed")
+
+
+def test_what_a_cool_device_serves_is_asked_for_while_another_is_hot() -> None:
+    cooling = EngineReport("e", "big", Status(State.COOLING, "GPU 1: 69 °C of 70 °C"))
+    devices = (Device("0", temperature_celsius=40.0), Device("1", temperature_celsius=69.0), Device("2"))
+    report = a_report("m")
+    report = replace(
+        report, engines=(*report.engines, cooling), devices=devices, terms=Terms(temperature_celsius_max=70.0)
+    )
+    state = reporting(report)
+    verdict = judged(state)
+    assert state.roster.nodes["a"].margin == 30.0
+    assert (verdict.state, verdict.reason) == (State.ONLINE, "")
+    heat = check_of(verdict, CheckName.TEMPERATURE).reason
+    assert (
+        heat == "the hottest device is at 69 °C, 70 °C are allowed, and what runs on it waits; the coolest is at 40 °C"
+    )
+    assert check_of(verdict, CheckName.MODELS).reason == (
+        "it serves 'm' (it answered its canary); 'big' is cooling: GPU 1: 69 °C of 70 °C"
+    )
+
+
+def test_what_heat_drains_is_not_said_to_be_a_matter_of_hours() -> None:
+    report = replace(a_report("m", state=State.COOLING), terms=Terms(closes_in_seconds=0.0))
+    assert check_of(judged(reporting(report)), CheckName.HOURS).passed
 
 
 def test_a_model_that_loads_is_told_with_how_far_it_is() -> None:

@@ -13,9 +13,9 @@ from support.asked_agent import PlayedAgent
 from support.status_documents import engine
 
 TABLE = """\
-MODEL       STATE   RUNNING  WHY
-qwen3.5-9b  online  18/16
-llama-4-8b  paused  -        It needs 14.2 GB, and 11.6 GB are free
+MODEL       STATE   GPU  RUNNING  WHY
+qwen3.5-9b  online  0    18/16
+llama-4-8b  paused  -    -        It needs 14.2 GB, and 11.6 GB are free
 """
 
 
@@ -39,4 +39,4 @@ def test_a_download_shows_how_far_it_is() -> None:
 
 
 def test_a_node_without_models_is_told_how_to_get_one() -> None:
-    assert "[catalogue.NAME]" in models_text([])
+    assert "shrk models suggest" in models_text([])

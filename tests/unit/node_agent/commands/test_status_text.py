@@ -64,6 +64,20 @@ def test_outside_its_hours_a_node_tells_when_they_begin() -> None:
     assert "\nSchedule  22:00-08:00 Europe/Berlin, closed, opens in 10 h\n" in text
 
 
+@pytest.mark.parametrize(
+    ("zone", "why", "told"),
+    [
+        ("Europe/Berlin", "the machine's own", "Europe/Berlin (the machine's own), closes"),
+        ("UTC", "since this machine names no zone", "UTC (since this machine names no zone), closes"),
+        ("UTC", "", "UTC, closes"),
+    ],
+)
+def test_hours_are_told_with_the_zone_in_force_and_why_it_is_that_one(zone: str, why: str, told: str) -> None:
+    schedule = {**healthy()["schedule"], "zone": zone, "zone_why": why}
+    assert f"\nSchedule  22:00-08:00 {told} in 5 h 12 min\n" in status_text(healthy(schedule=schedule))
+    assert "\nSchedule  always, " in status_text(healthy(schedule={**schedule, "text": ""})), "then no zone matters"
+
+
 def test_a_narrow_terminal_loses_names_and_watts_first_and_no_line_is_longer_than_it() -> None:
     assert status_text(too_hot(), 60) == NARROW
 

@@ -15,6 +15,7 @@ from shrk_node_agent.engine.download import Download, Downloads, Fetched, NotFet
 from shrk_node_agent.engine.engine import EngineSpec
 from shrk_node_agent.engine.revisions import Pinned
 from shrk_node_agent.engine.sweep import sweep
+from shrk_node_agent.engine.turn import Turn
 from shrk_node_agent.engine.warden import living_descendants, read_process
 from support.house import ROOT
 from support.processes import alive, wait_until_gone
@@ -121,10 +122,51 @@ async def test_a_stop_ends_the_program_and_a_second_download_waits_for_the_first
     await waited.wait()
     assert steps == ["waiting for another download"]
     second.ask_to_stop()
+    assert await waiting == NotFetched("Stopped", False), "it does not wait for the first to end"
+    assert not running.done()
     first.ask_to_stop()
     assert await running == NotFetched("Stopped", False)
-    assert await waiting == NotFetched("Stopped", False)
     wait_until_gone(pids)
+
+
+async def test_a_download_waits_for_that_of_another_process_and_finds_what_it_has_fetched(tmp_path: Path) -> None:
+    folder = a_snapshot(tmp_path)
+    given = replace(downloads(tmp_path), python=Path("/nowhere"))
+    other = Turn(given.machine_turn)
+    assert other.take()
+    steps: list[str] = []
+    waits = asyncio.Event()
+
+    def on_step(detail: str, progress: float | None) -> None:
+        steps.append(detail)
+        waits.set()
+
+    running = asyncio.create_task(Download(SPEC, given, on_step).run())
+    await waits.wait()
+    given.lock.pin("org/tiny", None, Pinned("c" * 40, {"model.safetensors": 4}))
+    other.let_go()
+    assert await running == Fetched(folder)
+    assert steps == ["waiting for another download"]
+    assert Turn(given.machine_turn).take(), "it has let go of its own turn"
+
+
+async def test_a_stop_ends_the_wait_for_another_process(tmp_path: Path) -> None:
+    given = downloads(tmp_path)
+    other = Turn(given.machine_turn)
+    assert other.take()
+    download = Download(SPEC, given, lambda detail, progress: download.ask_to_stop())
+    assert await download.run() == NotFetched("Stopped", False)
+    other.let_go()
+
+
+async def test_an_engine_whose_model_is_here_waits_for_no_download(tmp_path: Path) -> None:
+    folder = a_snapshot(tmp_path)
+    given = downloads(tmp_path)
+    given.lock.pin("org/tiny", None, Pinned("c" * 40, {"model.safetensors": 4}))
+    other = Turn(given.machine_turn)
+    assert other.take()
+    assert await run(given) == (Fetched(folder), [])
+    other.let_go()
 
 
 async def test_an_engine_environment_without_python_is_told(tmp_path: Path) -> None:

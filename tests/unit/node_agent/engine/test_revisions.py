@@ -22,6 +22,19 @@ def test_what_was_pinned_is_there_after_a_restart_for_its_own_revision_only(tmp_
     assert json.loads(path.read_bytes())["schema"] == 1
 
 
+def test_a_repository_that_is_forgotten_loses_all_its_revisions_and_no_other_loses_any(tmp_path: Path) -> None:
+    lock = RevisionLock(tmp_path / "models.lock")
+    assert lock.forget("org/a") == {}
+    lock.pin("org/a", None, Pinned("c1"))
+    lock.pin("org/a", "v2", Pinned("c2"))
+    lock.pin("org/a-b", None, Pinned("c3"))
+    forgotten = lock.forget("org/a")
+    assert lock.pinned("org/a", None) is lock.pinned("org/a", "v2") is None
+    assert lock.pinned("org/a-b", None) == Pinned("c3")
+    lock.keep(forgotten)
+    assert (lock.pinned("org/a", None), lock.pinned("org/a", "v2")) == (Pinned("c1"), Pinned("c2"))
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"models": 1}', '{"models": {"a@main": {"commit": 1, "files": {}}}}'])
 def test_a_file_that_holds_something_else_is_named_with_what_to_do_and_left_as_it_is(
     tmp_path: Path, content: str

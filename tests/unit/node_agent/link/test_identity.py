@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from shrk_contract.terms import LATE_RENEWAL_DAYS_MAX
 from shrk_coordinator.control_plane.authority import Authority
 from shrk_node_agent.link.identity import (
     CertificateExpired,
@@ -125,7 +126,13 @@ def test_a_certificate_is_checked_against_this_machines_clock(identity: Identity
     with pytest.raises(CertificateExpired) as expired:
         identity.check_dates(NOW + 48 * HOUR_MS)
     assert "expired on 2026-11-21 12:00 UTC. This machine's clock says 2026-11-22 12:00 UTC." in str(expired.value)
-    assert "new join token" in expired.value.remedy
+    by_itself = (
+        "If the clock is right, have the agent run and reach its coordinator: it renews the certificate by itself"
+    )
+    assert expired.value.remedy == f"{by_itself} until 2027-05-20 (shrk start, shrk netcheck)."
+    with pytest.raises(CertificateExpired) as too_late:
+        identity.check_dates(NOW + 24 * HOUR_MS * (1 + LATE_RENEWAL_DAYS_MAX))
+    assert "new join token" in too_late.value.remedy
     with pytest.raises(CertificateOutOfDate, match=r"valid from 2026-11-20 11:55 UTC.*Set the clock"):
         identity.check_dates(NOW - HOUR_MS)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shrk_node_agent.sensors.choose import GpuKind, choose
-from shrk_node_agent.sensors.gpu import Gpus, SensorsFailed, VisibleDevicesWrong
+from shrk_node_agent.sensors.choose import choose
+from shrk_node_agent.sensors.gpu import GpuKind, Gpus, SensorsFailed, VisibleDevicesWrong
 from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.sensors.scripted import ScriptedGpus
 from shrk_node_agent.sensors.threaded import ThreadedGpus

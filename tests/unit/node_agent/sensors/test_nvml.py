@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -70,34 +69,6 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         {"processes": [{"pid": 12, "memory_bytes": 100}]},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> StubDriver:
-    folder = tmp_path_factory.mktemp("nvml")
-    return StubDriver(compile_stub(folder / "lib"), folder / "stub.txt")
-
-
-@pytest.fixture(scope="module")
-async def process(driver: StubDriver) -> AsyncIterator[NvmlChild]:
-    driver.forgets()
-    async with nvml_child(driver) as child:
-        yield child
-        driver.forgets()
-
-
-@pytest.fixture
-async def child(driver: StubDriver, process: NvmlChild) -> NvmlChild:
-    """Knows nothing yet; the driver is well."""
-    driver.forgets()
-    await process.new()
-    return process
-
-
-@pytest.fixture
-def stub(driver: StubDriver, child: NvmlChild) -> StubDriver:
-    """The driver that `child` reads."""
-    return driver
 
 
 # --- what it tells ---------------------------------------------------------------------------------
@@ -308,66 +279,6 @@ async def test_a_poll_that_hangs_fails_in_time_and_no_other_call_is_made_before_
     while isinstance(read := await child.read(), dict):
         pass  # As the agent does: the poll after the one that returned goes well.
     assert [gpu["temperature_celsius"] for gpu in read] == [41.0, 38.0]
-
-
-# --- what can be set -------------------------------------------------------------------------------
-
-
-async def test_a_power_limit_is_read_back_and_taken_back_at_the_end(child: NvmlChild, stub: StubDriver) -> None:
-    await child.read()
-    assert await child.ask("power_limit", uuid=FIRST, value=300) == {"confirmed": True, "reason": ""}
-    assert await child.ask("power_limit", uuid=FIRST, value=250) == {"confirmed": True, "reason": ""}
-    assert [gpu["power_limit_watts"] for gpu in await child.read()] == [250.0, 170.0]
-    await child.new()
-    assert [gpu["power_limit_watts"] for gpu in await child.read()] == [450.0, 170.0]
-
-
-async def test_a_target_temperature_is_read_back(child: NvmlChild, stub: StubDriver) -> None:
-    await child.read()
-    assert (await child.ask("target", uuid=SECOND, value=70))["confirmed"]
-    stub.says(target_set__1="ignored")
-    ignored = await child.ask("target", uuid=SECOND, value=80)
-    assert ignored == {
-        "confirmed": False,
-        "reason": "GPU 1 accepted a target temperature of 80 °C, and still has 70 °C",
-    }
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        ({"limit_set__0": "ignored"}, "GPU 0 accepted a power limit of 300 W, and still has 450 W"),
-        ({"nvmlDeviceSetPowerManagementLimit": NO_PERMISSION}, "it needs root"),
-        ({"nvmlDeviceSetPowerManagementLimit": NOT_SUPPORTED}, "not supported"),
-        ({"nvmlDeviceGetPowerManagementLimit": UNKNOWN}, "cannot be set"),
-    ],
-)
-async def test_a_limit_that_is_not_taken_is_not_claimed(
-    child: NvmlChild, stub: StubDriver, said: dict[str, object], reason: str
-) -> None:
-    await child.read()
-    stub.says(**said)
-    refused = await child.ask("power_limit", uuid=FIRST, value=300)
-    assert not refused["confirmed"]
-    assert reason in refused["reason"]
-
-
-async def test_what_a_gpu_does_not_take_is_refused_with_its_range(child: NvmlChild, stub: StubDriver) -> None:
-    await child.read()
-    assert "150 to 600 W" in (await child.ask("power_limit", uuid=FIRST, value=20))["reason"]
-    assert "65 to 88 °C" in (await child.ask("target", uuid=FIRST, value=120))["reason"]
-    assert "no GPU 'GPU-x'" in (await child.ask("power_limit", uuid="GPU-x", value=300))["reason"]
-
-
-async def test_a_gpu_without_a_range_takes_no_limit(child: NvmlChild, stub: StubDriver) -> None:
-    stub.says(
-        nvmlDeviceGetPowerManagementLimitConstraints=NOT_SUPPORTED, nvmlDeviceGetTemperatureThreshold=NOT_SUPPORTED
-    )
-    await child.read()
-    for do, value in (("power_limit", 300), ("target", 70)):
-        refused = await child.ask(do, uuid=FIRST, value=value)
-        assert not refused["confirmed"]
-        assert "not supported by this GPU or driver" in refused["reason"]
 
 
 # --- which of them -----------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ import pytest
 from shrk_contract.terms import ModelOutcome, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import STOPPING, Assignment, Need
+from shrk_node_agent.state.assignment import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, STOPPING, Assignment
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import NO_ROOM, NO_ROOM_YET, NOT_ASSIGNED, UNLOAD_SECONDS
+from shrk_node_agent.state.engines import UNLOAD_SECONDS
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import NodeState
 from support.states import CHAT, PIN
 
@@ -129,7 +130,7 @@ def test_how_long_a_model_has_not_been_loaded_does_not_begin_anew_with_each_assi
 def test_an_older_assignment_changes_nothing(node: NodeState) -> None:
     assign(node, "c", revision=5)
     assert assign(node, "a", revision=4) == []
-    assert node.assignment.wanted == ("c",)
+    assert list(node.assignment.seats) == ["c"]
 
 
 def test_an_engine_on_its_way_up_that_is_not_wanted_is_ended_as_well(node: NodeState) -> None:
@@ -172,5 +173,5 @@ def test_what_was_being_unloaded_when_the_node_stops_may_take_as_long_as_the_res
 
 def test_nothing_that_is_assigned_is_more_than_fits() -> None:
     assignment = Assignment.at_start(NEEDS, memory_bytes=10)
-    assignment.assigned((1, 1), ("b", "a", "c"))
-    assert assignment.wanted == ("b", "c")
+    assignment.assigned((1, 1), ("b", "a", "c"), {})
+    assert list(assignment.seats) == ["b", "c"]

@@ -10,11 +10,12 @@ from shrk_node_agent.state.backoff import BARREN_STARTS_MAX
 from shrk_node_agent.state.engines import HUNG, STEADY_SECONDS, EngineView
 from shrk_node_agent.state.events import EngineBecameReady, EngineEnded, EngineProgressed
 from shrk_node_agent.state.liveness import LAPSE_SECONDS, Want
+from shrk_node_agent.state.seats import ANYWHERE
 
 
 def test_an_engine_goes_from_starting_over_loading_to_online_and_back() -> None:
     engine = EngineView("e", "m")
-    engine.started(1.0)
+    engine.started(1.0, ANYWHERE)
     states = [engine.state]
     engine.progressed(EngineProgressed(2.0, "e", "loading weights", 0.1))
     states.append(engine.state)
@@ -28,7 +29,7 @@ def test_an_engine_goes_from_starting_over_loading_to_online_and_back() -> None:
 
 def test_the_time_of_a_start_counts_from_its_beginning_whatever_its_parts_are_called() -> None:
     engine = EngineView("e", "m")
-    engine.started(1.0)
+    engine.started(1.0, ANYWHERE)
     for now, detail in ((2.0, "loading"), (9.0, "warming up")):
         engine.progressed(EngineProgressed(now, "e", detail, None))
     assert engine.since == 1.0
@@ -41,7 +42,7 @@ def test_load_is_in_flight_attempts_per_slot() -> None:
 
 def ready(now: float = 0.0) -> EngineView:
     engine = EngineView("e", "m")
-    engine.started(now)
+    engine.started(now, ANYWHERE)
     engine.became_ready(EngineBecameReady(now, "e", Pin(), (), 4, 100))
     return engine
 
@@ -75,7 +76,7 @@ def test_an_engine_that_hangs_again_and_again_is_started_later_and_given_more_ti
         assert engine.start_at is not None
         waits.append(engine.start_at - ended)
         now = engine.start_at
-        engine.started(now)
+        engine.started(now, ANYWHERE)
         engine.became_ready(EngineBecameReady(now, "e", Pin(), (), 4, 100))
     assert waits == [1, 2, 4, 8]
     assert patience == sorted(set(patience))
@@ -94,7 +95,7 @@ def test_its_lives_are_counted() -> None:
     assert engine.life == 1
     engine.ended(EngineEnded(4.0, "e", "killed", incompatible=False))
     assert engine.life == 1
-    engine.started(5.0)
+    engine.started(5.0, ANYWHERE)
     assert engine.life == 2
 
 
@@ -104,7 +105,7 @@ def downloading(engine: EngineView, now: float) -> None:
 
 def test_a_model_that_is_on_its_way_is_downloading_and_then_loading() -> None:
     engine = EngineView("e", "m")
-    engine.started(1.0)
+    engine.started(1.0, ANYWHERE)
     downloading(engine, 2.0)
     assert (engine.state, engine.progress, engine.since) == (State.DOWNLOADING, 0.5, 1.0)
     engine.progressed(EngineProgressed(3.0, "e", "loading weights", None))
@@ -117,10 +118,10 @@ def test_a_network_that_is_away_is_tried_for_ever_and_the_engine_then_has_all_it
     engine = EngineView("e", "m")
     for _ in range(50):
         assert engine.start_at is not None
-        engine.started(engine.start_at)
+        engine.started(engine.start_at, ANYWHERE)
         engine.ended(EngineEnded(engine.since, "e", "no network", incompatible=False, fetching=True))
     assert (engine.state, engine.reason, engine.start_at) == (State.STARTING, "no network", engine.since + 60.0)
-    engine.started(engine.start_at)
+    engine.started(engine.start_at, ANYWHERE)
     downloading(engine, engine.since)
     engine.progressed(EngineProgressed(engine.since, "e", "loading", None))
     engine.ended(EngineEnded(engine.since, "e", "killed", incompatible=False))
@@ -130,7 +131,7 @@ def test_a_network_that_is_away_is_tried_for_ever_and_the_engine_then_has_all_it
 def barren(engine: EngineView, times: int) -> None:
     for _ in range(times):
         assert engine.start_at is not None
-        engine.started(engine.start_at)
+        engine.started(engine.start_at, ANYWHERE)
         engine.ended(EngineEnded(engine.since, "e", "out of memory", incompatible=False))
 
 
@@ -155,7 +156,7 @@ def test_an_owner_who_asks_does_not_wait_for_the_pause_and_disturbs_nothing_that
     now = engine.since + 1.0
     assert engine.retry(now)
     assert engine.start_at == now
-    engine.started(now)
+    engine.started(now, ANYWHERE)
     assert not engine.retry(now)
     engine.became_ready(EngineBecameReady(now, "e", Pin(), (), 4, 100))
     assert not engine.retry(now)
@@ -174,7 +175,7 @@ def test_an_engine_that_is_unloaded_before_its_first_token_has_not_failed() -> N
     engine = EngineView("e", "m")
     for now in range(0, 100, 10):
         engine.want(now)
-        engine.started(now)
+        engine.started(now, ANYWHERE)
         engine.unwant(now + 1.0, "not assigned")
         assert engine.unloads(now + 1.0)
         engine.ended(EngineEnded(now + 2.0, "e", "Stopped", incompatible=False))
@@ -209,7 +210,7 @@ def test_whatever_its_lives_it_is_left_alone_after_five_without_a_token_and_else
             engine.retry(now)
         elif engine.start_at is not None:
             now = max(now, engine.start_at)
-            engine.started(now)
+            engine.started(now, ANYWHERE)
             now += took
             if life == "bore":
                 engine.became_ready(EngineBecameReady(now, "e", Pin(), (), 4, 100))

@@ -9,9 +9,9 @@ import pytest
 from shrk_contract.terms import Endpoint, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.engines import HUNG
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import WAITING_MAX, NodeState
 
 CHAT, EMBEDDINGS = Endpoint.CHAT_COMPLETIONS, Endpoint.EMBEDDINGS

@@ -9,9 +9,9 @@ import pytest
 from shrk_contract.terms import Endpoint, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
-from shrk_node_agent.state.assignment import Need
 from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.effects import Effect
+from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import NodeState
 from shrk_node_agent.state.terms.actuators import Abilities
 from shrk_node_agent.state.terms.hours import Schedule
@@ -23,9 +23,11 @@ NOON = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 SLOTS = 4
 
 
-def a_node(wanted: Wanted | None = None) -> NodeState:
+def a_node(wanted: Wanted | None = None, abilities: Abilities | None = None, needed_bytes: int = 10) -> NodeState:
     """A node with one engine that serves."""
-    node = NodeState([Need("m", "m", 10)], terms=Terms(wanted))
+    node = NodeState([Need("m", "m", needed_bytes)], terms=Terms(wanted))
+    if wanted is not None and wanted.gpus:
+        heat(node, 0.0, 50.0, abilities)
     node.handle(seen.Tick(0.0, NOON))
     node.handle(seen.EngineBecameReady(0.5, "m", Pin(), (CHAT,), SLOTS, 4096))
     return node
@@ -67,8 +69,8 @@ def test_what_is_assigned_while_the_owner_has_the_machine_is_loaded_when_they_gi
     node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
     node.handle(seen.EngineEnded(62.0, "m", "stopped", False))
     node.handle(seen.Assigned(63.0, 1, 1, ("m",)))
-    assert do.StartEngine("m") not in node.handle(seen.Tick(64.0, NOON))
-    assert do.StartEngine("m") in node.handle(seen.Tick(101.5, NOON))
+    assert do.StartEngine("m") not in node.handle(seen.Tick(64.0, NOON + timedelta(seconds=64)))
+    assert do.StartEngine("m") in node.handle(seen.Tick(101.5, NOON + timedelta(seconds=101.5)))
 
 
 def test_outside_its_hours_a_node_loads_nothing_and_inside_it_does() -> None:
@@ -111,8 +113,8 @@ def test_with_fewer_slots_the_newest_answers_are_moved_and_no_more_are_taken() -
 
 
 def test_what_should_be_set_on_a_card_is_asked_for_and_a_failed_reading_is_no_reading() -> None:
-    node = a_node(Wanted(cap=70.0, gpus=True))
     able = Abilities(target_temperature=False, power_limit=True, watts_min=100.0, watts_max=300.0)
+    node = a_node(Wanted(cap=70.0, gpus=True), able)
     effects = [e for now in (1.0, 2.0, 3.0) for e in heat(node, now, 68.0, able)]
     assert [e.uuid for e in effects if isinstance(e, do.ActuateGpu)] == ["GPU-0"]
     node.handle(seen.SensorsFailed(4.0, "time-out"))
@@ -138,9 +140,52 @@ def test_a_model_that_is_kept_back_is_told_with_what_its_owner_can_do() -> None:
 
 
 @pytest.mark.parametrize("pids", [None, frozenset({1})])
-def test_memory_that_nobody_is_told_of_is_taken_for_ours_while_an_engine_is_loaded(pids: frozenset[int] | None) -> None:
-    node = a_node(Wanted(gpus=True))
-    for now in (1.0, 2.0):
-        reading = GpuReading("GPU-0", 0, "card", 24 << 30, 2 << 30, 40.0)
-        node.handle(seen.SensorsRead(now, (reading,), {}, pids))
-    assert node.kept_back == ""
+def test_memory_of_which_no_process_is_told_is_ours_as_far_as_our_engines_may_take_it(
+    pids: frozenset[int] | None,
+) -> None:
+    def kept_back(needed_bytes: int) -> str:
+        node = a_node(Wanted(gpus=True), needed_bytes=needed_bytes)
+        for now in (1.0, 2.0):
+            reading = GpuReading("GPU-0", 0, "card", 24 << 30, 2 << 30, 40.0)
+            node.handle(seen.SensorsRead(now, (reading,), {}, pids))
+        return node.kept_back
+
+    assert kept_back(22 * 10**9) == ""
+    assert kept_back(0) == "", "an engine of which nothing is known may take all of it"
+    assert "taken and not by us" in kept_back(10 * 10**9)
+
+
+def test_a_second_pause_loads_nothing_in_between() -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, 7_200.0))
+    node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
+    node.handle(seen.EngineEnded(62.0, "m", "stopped", False))
+    node.handle(seen.PauseAsked(600.0, None))
+    assert not [e for e in node.handle(seen.Tick(601.0, NOON)) if isinstance(e, do.StartEngine)]
+    assert (node.engines["m"].state, node.permit.stop) == (State.PAUSED, True)
+
+
+def test_a_pause_that_was_there_before_the_agent_lets_nothing_start() -> None:
+    node = NodeState([Need("m", "m")])
+    node.handle(seen.PauseAsked(0.0, None, at_once=True))
+    assert not [e for e in node.handle(seen.Tick(0.25, NOON)) if isinstance(e, do.StartEngine)]
+    node.handle(seen.ResumeAsked(5.0))
+    assert do.StartEngine("m") in node.handle(seen.Tick(5.25, NOON))
+
+
+def test_a_machine_that_slept_ends_a_pause_when_its_owner_meant() -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, 3_600.0))
+    node.handle(seen.Tick(2.0, NOON + timedelta(seconds=2)))
+    assert node.status()[0] is State.PAUSED
+    # The monotonic clock stood still meanwhile.
+    node.handle(seen.Tick(3.0, NOON + timedelta(hours=1, seconds=2)))
+    assert node.status()[0] is State.ONLINE
+
+
+def test_since_when_the_node_is_what_it_is_is_told() -> None:
+    node = a_node()
+    assert (node.status()[0], node.since) == (State.ONLINE, 0.5)
+    node.handle(seen.PauseAsked(7.0, None))
+    node.handle(seen.Tick(9.0, NOON))
+    assert node.since == 7.0

@@ -57,8 +57,24 @@ def test_what_is_not_known_is_said_with_the_remedy() -> None:
         assert isinstance(unknown, SizeUnknown)
         assert what in unknown.reason
         assert "memory_gb" in unknown.reason
-        assert not fits(model, gpus(80)).fits
     assert fits(Model("m", quantisation="q4_k_m", weights_bytes=5 * GB), gpus(24)).fits
+
+
+def test_a_model_of_which_nothing_is_known_has_a_gpu_to_itself() -> None:
+    fit = fits(Model("m"), gpus(12, 24, 24), {"GPU-1": GB})
+    assert (fit.devices, fit.whole) == (("GPU-2",), True)
+    assert fit.bytes_needed == int(24 * GIB * USABLE_SHARE)
+    second = pack([Model("m"), Model("n"), Model("9b", 9)], gpus(24))
+    assert [name for name, fit in second.fits.items() if fit.fits] == ["m"]
+    assert second.fits["n"].reason.endswith("until then it gets a whole GPU, and none is free")
+    assert not fits(Model("m"), gpus(24, lost=True)).fits
+
+
+def test_a_gpu_that_does_not_tell_its_memory_takes_one_model() -> None:
+    unified = GpuReading("GPU-0", 0, "unified memory")
+    packing = pack([Model("9b", 9), Model("3b", 3)], [unified])
+    assert (packing.fits["9b"].devices, packing.fits["9b"].whole) == (("GPU-0",), True)
+    assert not packing.fits["3b"].fits
 
 
 def test_the_reason_names_the_gpu_that_comes_nearest() -> None:

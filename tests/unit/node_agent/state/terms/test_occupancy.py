@@ -50,6 +50,20 @@ def test_another_program_shuts_at_once_and_has_the_gpu_within_five_seconds(owner
     assert "process 98 and 1 more" in owner.tick(9.0).reason
 
 
+def test_an_owner_is_told_how_to_find_the_program_and_what_to_do_about_one_that_stays(owner: Owner) -> None:
+    stays = "What stays, as a desktop or a browser does: close it, or leave this GPU out of `visible_devices`."
+    told = owner.reading(0.0, read((99, 3 * GB)), OURS).next_action
+    assert told == f"It takes work again 60 s after that has ended (which it is: ps -p 99). {stays}"
+    untold = owner.reading(1.0, read(told=False, free=1 * GB), OURS).next_action
+    assert untold == f"It takes work again 60 s after that has ended. {stays}"
+    assert owner.tick(2.0).next_action == "Nothing: it takes work again in 59 s."
+
+
+def test_what_a_program_holds_counts_in_both_modes(owner: Owner) -> None:
+    idle = Owner("a", 1, When.IDLE)
+    assert [one.reading(0.0, read((99, 3 * GB)), OURS).admits for one in (owner, idle)] == [False, False]
+
+
 def test_it_comes_back_after_a_minute_without(owner: Owner) -> None:
     owner.reading(0.0, read((99, 3 * GB)), OURS)
     assert "10 s ago" in owner.reading(10.0, read(), OURS).reason

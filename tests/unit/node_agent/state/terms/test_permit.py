@@ -73,12 +73,11 @@ def test_the_owner_has_the_gpu_and_its_memory_in_time() -> None:
 
 
 def test_a_lost_gpu_is_told_before_everything_else() -> None:
-    told = permit(NOW, CLOSED, [LOST, HOT], draining_since=NOW)
+    told = permit(NOW, CLOSED, [LOST, HOT], pause=Pause(NOW))
     assert (told.state, told.stop, told.drain_by) == (State.OFFLINE, True, NOW)
 
 
 TERMS = {
-    "agent": (State.DRAINING, {"draining_since": NOW}),
     "pause": (State.PAUSED, {"pause": Pause(NOW)}),
     "hours": (State.OFF_SCHEDULE, {"opening": CLOSED}),
     "owner": (State.PAUSED, {"occupancies": [THEIRS]}),

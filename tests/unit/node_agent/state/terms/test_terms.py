@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from shrk_contract.terms import State
 from shrk_node_agent.state.devices import GpuProcess, GpuReading
+from shrk_node_agent.state.terms.actuators import Abilities, Actuation, Rung
 from shrk_node_agent.state.terms.hours import Schedule
 from shrk_node_agent.state.terms.occupancy import Ours
 from shrk_node_agent.state.terms.permit import Pause
@@ -19,7 +20,7 @@ def gpu(celsius: float | None, uuid: str = "GPU-0", **more: object) -> GpuReadin
 
 
 def read(terms: Terms, now: float, *readings: GpuReading) -> None:
-    terms.read(now, readings, {}, Ours())
+    terms.read(now, readings, {}, {reading.uuid: Ours() for reading in readings})
 
 
 def test_without_a_word_of_the_owner_and_without_gpus_everything_is_permitted() -> None:
@@ -90,3 +91,62 @@ def test_a_lost_card_beside_one_that_is_well_does_not_count() -> None:
     assert terms.permit(1.0).admits
     read(terms, 2.0, gpu(None, lost=True), gpu(None, "GPU-1", lost=True))
     assert (terms.permit(2.0).state, terms.permit(2.0).stop) == (State.OFFLINE, True)
+
+
+def test_an_engine_is_permitted_what_its_own_gpus_are() -> None:
+    terms = Terms(Wanted(gpus=True))
+    for now in (0.0, 1.0):
+        read(terms, now, gpu(40.0), gpu(69.0, "GPU-1"), gpu(None, "GPU-2", lost=True))
+    assert terms.permit(1.0, ["GPU-0"]).admits
+    assert (terms.permit(1.0, ["GPU-1"]).state, terms.permit(1.0, ["GPU-0", "GPU-1"]).admits) == (State.COOLING, False)
+    assert terms.permit(1.0, ["GPU-0", "GPU-2"]).state is State.OFFLINE
+    assert not terms.permit(1.0).admits, "what may run on any of them is held to the worst"
+
+
+def test_a_card_that_is_missing_from_a_good_reading_is_lost_and_the_others_go_on() -> None:
+    terms = Terms(Wanted(gpus=True))
+    one, other = gpu(40.0), GpuReading("GPU-1", 1, "other", temperature_celsius=40.0)
+    for now in (0.0, 1.0):
+        read(terms, now, one, other)
+    for now in range(2, 100):
+        read(terms, float(now), one)
+        terms.tick(now + 0.5, NOON)
+    assert terms.permit(100.0).admits
+    assert terms.heats["GPU-1"].view.lost
+    assert [(reading.index, reading.name, reading.lost) for reading in terms.readings] == [
+        (0, "card", False),
+        (1, "other", True),
+    ]
+    read(terms, 100.0)
+    assert (terms.permit(100.0).state, terms.permit(100.0).stop) == (State.OFFLINE, True)
+    for now in range(101, 140):
+        read(terms, float(now), one, other)
+    assert terms.permit(140.0).admits
+    assert not terms.heats["GPU-1"].view.lost
+    assert len(terms.readings) == 2
+
+
+def test_a_card_that_was_lost_before_it_told_its_name_is_not_missed_when_it_has_told_it() -> None:
+    terms = Terms(Wanted(gpus=True))
+    read(terms, 0.0, GpuReading("index-0", 0, "unknown GPU", lost=True))
+    for now in (1.0, 2.0):
+        read(terms, now, gpu(40.0))
+    assert [reading.uuid for reading in terms.readings] == list(terms.heats) == ["GPU-0"]
+    assert terms.permit(2.0).admits
+    # And the same the other way round: one that has lost its name too is one card, not two.
+    read(terms, 3.0, GpuReading("index-0", 0, "unknown GPU", lost=True))
+    assert [reading.uuid for reading in terms.readings] == ["index-0"]
+    assert terms.permit(3.0).state is State.OFFLINE
+
+
+def test_what_a_driver_learns_to_set_later_is_used_from_then_on() -> None:
+    terms = Terms(Wanted(gpus=True))
+    terms.read(0.0, [gpu(40.0)], {"GPU-0": Abilities()}, {"GPU-0": Ours()})
+    able = Abilities(target_temperature=True)
+    wished = ("GPU-0", Actuation(Rung.TARGET_TEMPERATURE, 66.0))
+    assert terms.read(1.0, [gpu(40.0)], {"GPU-0": able}, {"GPU-0": Ours()}) == (wished,)
+    # What is not told just now is not unlearnt.
+    terms.actuated(1.0, "GPU-0", Rung.TARGET_TEMPERATURE, confirmed=True)
+    terms.read(2.0, [gpu(40.0)], {"GPU-0": Abilities()}, {"GPU-0": Ours()})
+    terms.change(Wanted(cap=80.0, gpus=True))
+    assert [wish.value for _, wish in terms.read(3.0, [gpu(40.0)], {}, {"GPU-0": Ours()})] == [76.0]

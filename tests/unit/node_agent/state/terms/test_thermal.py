@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from shrk_node_agent.state.devices import HARDWARE_THERMAL, GpuReading
-from shrk_node_agent.state.terms.actuators import Abilities, Rung
+from shrk_node_agent.state.terms.actuators import Abilities, Actuation, Rung
 from shrk_node_agent.state.terms.thermal import Heat
 
 CAP = 70.0
@@ -21,14 +21,35 @@ class Card:
         self.heat = Heat("GPU-a", 0, CAP, abilities or Abilities())
         self.now = 0.0
         self.flips = 0
+        #: As the driver tells it.
+        self.limit: float | None = 300.0
+        self.wishes: list[Actuation] = []
 
     def told(self, *celsius: float | None, throttle: tuple[str, ...] = (), lost: bool = False) -> Heat:
         for degrees in celsius:
             admitted = self.heat.view.admits
-            reading = GpuReading("GPU-a", 0, "a card", temperature_celsius=degrees, throttle=throttle, lost=lost)
-            self.heat.reading(self.now, reading)
+            reading = GpuReading(
+                "GPU-a",
+                0,
+                "a card",
+                temperature_celsius=degrees,
+                power_limit_watts=self.limit,
+                throttle=throttle,
+                lost=lost,
+            )
+            self.wishes += self.heat.reading(self.now, reading)
             self.flips += self.heat.view.admits is not admitted
             self.now += 1.0
+        return self.heat
+
+    def obeyed(self, *celsius: float) -> Heat:
+        """The same, with a driver that does what is wished."""
+        for degrees in celsius:
+            self.told(degrees)
+            for wish in self.wishes:
+                self.limit = wish.value if wish.rung is Rung.POWER_LIMIT else self.limit
+                self.heat.actuated(self.now, wish.rung, confirmed=True)
+            self.wishes.clear()
         return self.heat
 
     def silent(self, seconds: float) -> Heat:
@@ -200,6 +221,71 @@ def test_the_rung_in_use_is_told_only_when_it_was_read_back() -> None:
     card.heat.actuated(card.now, Rung.POWER_LIMIT, confirmed=True)
     assert card.heat.view.rung is Rung.POWER_LIMIT
     assert "its power is limited to 255 W" in card.heat.view.reason
+
+
+def test_a_limit_that_the_owner_lowers_is_never_exceeded_by_ours() -> None:
+    card = Card(Abilities(False, True, 100.0, 350.0))
+    card.limit = 350.0
+    card.told(*[50.0] * 10)
+    card.limit = 200.0
+    card.told(*[50.0] * 10, 67.0, 67.0)
+    assert card.wishes == [Actuation(Rung.POWER_LIMIT, 170.0)]
+
+
+def test_a_limit_that_the_owner_changes_while_ours_holds_is_the_owners_from_then_on() -> None:
+    card = Card(Abilities(False, True, 100.0, 350.0))
+    card.limit = 350.0
+    card.obeyed(*[66.0] * 7, 67.0)
+    assert card.limit == 297.5
+    card.limit = 280.0
+    assert card.obeyed(*[66.0] * 10).view.rung is Rung.NONE
+    card.obeyed(67.0, *[60.0] * 600)
+    assert (card.limit, card.heat.view.rung) == (280.0, Rung.NONE)
+
+
+def test_a_step_that_failed_leaves_the_one_before_in_force_named_and_raised_again_when_it_is_cool() -> None:
+    card = Card(Abilities(False, True, 100.0, 300.0))
+    card.obeyed(*[66.0] * 7, 67.0)
+    card.told(*[67.0] * 10)
+    assert card.wishes.pop() == Actuation(Rung.POWER_LIMIT, 216.75)
+    card.heat.actuated(card.now, Rung.POWER_LIMIT, confirmed=False)
+    view = card.heat.view
+    assert (view.rung, "its power is limited to 255 W" in view.reason) == (Rung.POWER_LIMIT, True)
+    card.obeyed(*[60.0] * 200)
+    assert (card.limit, card.heat.view.rung) == (300.0, Rung.NONE)
+
+
+def test_a_step_that_took_effect_after_all_is_ours_as_soon_as_it_is_read() -> None:
+    card = Card(Abilities(False, True, 100.0, 300.0))
+    card.told(*[66.0] * 7, 67.0)
+    card.heat.actuated(card.now, Rung.POWER_LIMIT, confirmed=False)
+    assert card.heat.view.rung is Rung.NONE
+    card.limit = 255.0
+    assert "its power is limited to 255 W" in card.told(*[66.0] * 5).view.reason
+    card.wishes.clear()
+    card.obeyed(*[60.0] * 200)
+    assert card.limit == 300.0
+
+
+def test_a_target_that_is_confirmed_after_the_cap_was_lowered_does_not_count_and_the_new_one_is_wished() -> None:
+    card = Card(Abilities(target_temperature=True))
+    card.told(50.0)
+    card.heat.set_cap(60.0)
+    card.heat.actuated(card.now, Rung.TARGET_TEMPERATURE, confirmed=True)
+    assert card.heat.view.rung is Rung.NONE
+    [wish] = card.heat.tick(card.now)
+    assert wish == Actuation(Rung.TARGET_TEMPERATURE, 56.0)
+    card.heat.actuated(card.now, Rung.TARGET_TEMPERATURE, confirmed=True)
+    assert card.heat.view.rung is Rung.TARGET_TEMPERATURE
+
+
+def test_a_target_that_failed_is_tried_again_with_another_cap() -> None:
+    card = Card(Abilities(target_temperature=True))
+    card.told(50.0)
+    card.heat.actuated(card.now, Rung.TARGET_TEMPERATURE, confirmed=False)
+    card.heat.set_cap(80.0)
+    [wish] = card.heat.tick(card.now)
+    assert wish == Actuation(Rung.TARGET_TEMPERATURE, 76.0)
 
 
 def test_whatever_is_told_nothing_is_admitted_on_a_reading_that_is_hot_or_none() -> None:
