@@ -190,7 +190,7 @@ class _Coordinator:
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchFailed(f"the coordinator did not start:\n{_tail(self._log)}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # The file is all that tells; no event loop runs here that a sleep could hold up.
         ports: dict[str, int] = json.loads(ready.read_text())
         return ports
 
@@ -204,7 +204,7 @@ def _until_all_serve(target: Target, nodes: int) -> None:
             return
         if time.monotonic() > deadline:
             raise BenchFailed(f"not all of {nodes} nodes serve: {listed}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)  # Callers are not told when a node's first report is in: one asks again.
 
 
 def metrics(target: Target) -> dict[str, float]:

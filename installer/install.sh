@@ -42,7 +42,7 @@ say() { printf '%s\n' "$*"; }
 # The reason on the way out; what was begun is taken back by `leave`.
 fail() {
   told=1
-  printf '%s\n' "shrk: not installed: $*" >&2
+  printf '%s\n' "shrk: not ${do_uninstall:+un}installed: $*" >&2
   exit 1
 }
 
@@ -261,11 +261,8 @@ download() {
     fail "this openssl is too old to check Ed25519 signatures; 3.0 or newer is needed ($(openssl version))"
   fi
   grep -E '^[0-9a-f]{64}  [A-Za-z0-9][A-Za-z0-9._+-]*$' "$tmp/SHA256SUMS" >"$tmp/sums" || fail "SHA256SUMS names no file"
-  while read -r _ name; do
-    case $name in install.sh) ;; *) fetch "$name" ;; esac
-  done <"$tmp/sums"
-  grep -v '  install\.sh$' "$tmp/sums" >"$tmp/wanted"
-  (cd "$tmp" && sha256sum -c wanted >/dev/null 2>&1) || fail "a file from $url is not the one that was signed; try again, and tell its operator if it happens twice"
+  while read -r _ name; do fetch "$name"; done <"$tmp/sums"
+  (cd "$tmp" && sha256sum -c sums >/dev/null 2>&1) || fail "a file from $url is not the one that was signed; try again, and tell its operator if it happens twice"
   contract_wheel=$(echo "$tmp"/shrk_contract-*.whl)
   [ -f "$contract_wheel" ] || fail "the release has no wheel of shrk-contract"
   say "      signature and checksums are right"
@@ -317,6 +314,7 @@ install_version() {
     "$tmp"/*.whl </dev/null >"$tmp/log" 2>&1 || fail_with_log "pip could not install shrk's packages"
   write_launcher
   write_service
+  keep_script
   : >"$place/complete"
 }
 
@@ -331,9 +329,6 @@ write_launcher() {
 #!/bin/sh
 # The command shrk of the installation in $opt.
 if [ -z "\${SHRK_CONFIG:-}" ] && [ -e '$etc/config.toml' ]; then export SHRK_CONFIG='$etc/config.toml'; fi
-case "\${1:-}:\$#" in
-  start:1) exec '$opt/current/service' start ;;
-esac
 exec '$opt/current/bin/shrk' "\$@"
 END
   chmod 755 "$place/shrk"
@@ -407,6 +402,11 @@ END
   chmod 755 "$place/service"
 }
 
+# This very script, for `shrk uninstall`: one that knows whose installation it is in, and below which root.
+keep_script() {
+  sed -e "s|@SHRK_KEPT_ROOT@|$root|" -e "s|@SHRK_KEPT_MODE@|${user_mode:+--user}|" "$tmp/install.sh" >"$place/install.sh"
+}
+
 install_engine() {
   case $engine in
     sim | none) say "[3/5] engine: $engine, nothing to install"; return 0 ;;
@@ -425,11 +425,19 @@ install_engine() {
   made tree "$fresh"
   "$python" -m venv "$fresh" </dev/null >"$tmp/log" 2>&1 || fail_with_log "no environment could be made in $fresh"
   # The CPU's list names every package there is to install; the other one leaves them to pip.
-  complete_list=''
-  [ "$engine" = vllm ] || complete_list=--no-deps
+  complete_list='' remedy=''
+  if [ "$engine" = cpu ]; then
+    complete_list=--no-deps
+    remedy='; where pip finds no torch: its CPU build is not on the usual index, and PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL says where it is'
+  fi
   # shellcheck disable=SC2086  # an option or nothing
   "$fresh/bin/python" -m pip install -q --disable-pip-version-check $complete_list -r "$tmp/$wanted" \
-    </dev/null >"$tmp/log" 2>&1 || fail_with_log "pip could not install the engine (free space: $(df -h "$opt" | awk 'END { print $4 }'))"
+    </dev/null >"$tmp/log" 2>&1 || fail_with_log "pip could not install the engine (free space: $(df -h "$opt" | awk 'END { print $4 }')$remedy)"
+  # To pip a build for CPUs is as good as any, if it finds one.
+  cuda=$("$fresh/bin/python" -c 'import torch; print(torch.version.cuda or "none")' </dev/null 2>"$tmp/log") || fail_with_log "the engine's torch cannot be used"
+  if [ "$engine:$cuda" = vllm:none ]; then
+    fail "pip found a torch that knows no GPUs, and took it: your PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL or pip.conf leads there. Run this again without them, such as with PIP_CONFIG_FILE=/dev/null"
+  fi
   cp "$tmp/$wanted" "$fresh/complete"
   [ -L "$opt/engine" ] || made file "$opt/engine"
   point "$opt/engine" "$fresh"
@@ -562,7 +570,9 @@ END
 
 service_start() {
   if [ "$init" = systemd ]; then
-    $systemctl enable --quiet shrk-node.service && $systemctl restart --no-block shrk-node.service
+    # One that runs goes on; one that was given up after too many failures is tried again.
+    $systemctl reset-failed shrk-node.service 2>/dev/null
+    $systemctl enable --quiet shrk-node.service && $systemctl start --no-block shrk-node.service
   else
     "$opt/current/service" start
   fi
@@ -629,7 +639,7 @@ uninstall() {
     return 0
   fi
   say "Will be removed: $opt, $bin/shrk, $etc, $var${account:+, the user $account}, the service shrk-node."
-  if [ -n "$keep_config" ]; then say "Will be kept:    $etc/config.toml, $var/node/identity"; fi
+  if [ -n "$keep_config" ]; then say "Will be kept:    $etc/config.toml, $var/node/identity${user_mode:+, and in $etc/dirs which folders were made for them}"; fi
   if [ -n "$dry_run" ]; then return 0; fi
   need_rights
   if [ -z "$yes" ]; then
@@ -642,8 +652,8 @@ uninstall() {
     rm -f "$units/shrk-node.service"
     $systemctl daemon-reload
   fi
-  if [ -f "$opt/dirs" ]; then sed '1!G;h;$!d' "$opt/dirs" >"$tmp/dirs"; fi
-  rm -f "$bin/shrk" "$etc/join.env"
+  cat "$etc/dirs" "$opt/dirs" 2>/dev/null | sed '1!G;h;$!d' >"$tmp/dirs"
+  rm -f "$bin/shrk" "$etc/join.env" "$etc/dirs"
   rm -rf "$opt"
   if [ -n "$keep_config" ]; then
     find "$var" -mindepth 1 -maxdepth 1 ! -name node -exec rm -rf {} +
@@ -654,9 +664,12 @@ uninstall() {
     if [ -n "$account" ]; then delete_user "$account"; fi
   fi
   rmdir "$etc" 2>/dev/null
-  if [ -f "$tmp/dirs" ]; then
-    while read -r made_dir; do rmdir "$made_dir" 2>/dev/null; done <"$tmp/dirs"
-  fi
+  while read -r made_dir; do
+    rmdir "$made_dir" 2>/dev/null
+    # What holds the settings that stay: they tell the next uninstallation that it was made for them.
+    case $made_dir in "$etc" | "$var") ;; *) if [ -d "$made_dir" ]; then say "$made_dir"; fi ;; esac
+  done <"$tmp/dirs" | sed '1!G;h;$!d' >"$tmp/left"
+  if [ -s "$tmp/left" ] && [ -d "$etc" ]; then cp "$tmp/left" "$etc/dirs"; fi
   say "shrk is uninstalled${keep_config:+; its settings and its identity are kept}"
 }
 
@@ -665,7 +678,9 @@ uninstall() {
 options() {
   token=${SHRK_JOIN_TOKEN:-} engine=${SHRK_ENGINE:-} temp_max=${SHRK_TEMP_MAX:-} schedule=${SHRK_SCHEDULE:-}
   when=${SHRK_WHEN:-} payout=${SHRK_PAYOUT_ADDRESS:-} only_version='' root=${SHRK_INSTALL_ROOT:-} yes=${SHRK_YES:-}
-  user_mode='' dry_run='' no_service='' do_uninstall='' keep_config='' purge=''
+  user_mode='' dry_run='' no_service='' keep_config='' purge=''
+  # Kept beside an installation, this script takes away that one.
+  case $kept_root in @*) ;; *) root=$kept_root user_mode=${kept_mode:+1} ;; esac
   while [ $# -gt 0 ]; do
     case $1 in
       --token | --engine | --temp-max | --schedule | --when | --payout | --version)
@@ -719,10 +734,18 @@ places() {
   for place in "$opt" "$etc" "$var"; do
     case $place in *[\ \'\"\|\&]*) fail "the path $place has a character that a shell would read" ;; esac
   done
+  # As the agent has it in SOCKETS_FOLDER_BYTES_MAX: with more, no engine could be reached.
+  sockets=$var/node/engines
+  shorter='Use a shorter SHRK_INSTALL_ROOT'
+  [ -z "$user_mode" ] || shorter='Use a HOME with a shorter path, or install without --user, as root'
+  if [ -z "$do_uninstall" ] && [ "${#sockets}" -gt 56 ]; then
+    fail "$sockets, the folder for engine sockets, would have a path of ${#sockets} bytes, and 56 is the most. Nothing was changed. $shorter"
+  fi
 }
 
 need_rights() {
   if [ -z "$user_mode$root" ] && [ "$(id -u)" -ne 0 ]; then
+    if [ -n "$do_uninstall" ]; then fail "this needs root: sudo $bin/shrk uninstall"; fi
     fail "this needs root. Run it again as root: curl -fsSL $url/install | sudo sh -s -- ...; or for yourself only, with --user"
   fi
 }
@@ -823,6 +846,8 @@ make_everything() {
   if [ -n "$token" ] && [ ! -e "$var/node/identity/node.json" ]; then
     made file "$etc/join.env"
     (umask 077 && say "SHRK_JOIN_TOKEN=$token" >"$etc/join.env")
+    # Whoever runs already without an identity has another token, or none.
+    service_stop || say "shrk: the service that was here did not stop by itself" >&2
   fi
   say "[5/5] starting the node"
   started=1
@@ -831,6 +856,9 @@ make_everything() {
   # Used, and so of no use to anybody.
   rm -f "$etc/join.env"
   settle
+  if [ -n "$user_mode" ]; then
+    case ":$PATH:" in *":$bin:"*) ;; *) say "$bin is not in your PATH: the command is $bin/shrk until it is" ;; esac
+  fi
   case $verdict in
     0) say "This node is $state and takes requests for $(served). Its settings: $etc/config.toml" ;;
     *) say "This node is enrolled and linked, and takes requests as soon as it can; now it is $state" ;;
@@ -859,7 +887,9 @@ main() {
   # Filled in by `make release`, and by the coordinator.
   release='@SHRK_VERSION@' public_key='@SHRK_PUBLIC_KEY@'
   url='@SHRK_URL@' link='@SHRK_LINK@' ca_pin='@SHRK_CA_PIN@'
-  tmp='' finished='' started='' told='' previous='' place='' verdict=0
+  # Filled in where an installation keeps it.
+  kept_root='@SHRK_KEPT_ROOT@' kept_mode='@SHRK_KEPT_MODE@'
+  tmp='' finished='' started='' told='' previous='' place='' verdict=0 do_uninstall=''
   options "$@"
   places
   trap leave EXIT

@@ -50,11 +50,16 @@ def release(folder: Path, key: Ed25519PrivateKey) -> str:
     script = (ROOT / "installer" / "install.sh").read_text()
     filled = script.replace("@SHRK_VERSION@", version).replace("@SHRK_PUBLIC_KEY@", public_key_text(key))
     (folder / "install.sh").write_text(filled)
-    names = sorted(path.name for path in folder.iterdir())
+    sign(folder, key)
+    return version
+
+
+def sign(folder: Path, key: Ed25519PrivateKey) -> None:
+    """Write SHA256SUMS of all that lies in the folder, and its signature."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in ("SHA256SUMS", "SHA256SUMS.sig"))
     sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
     (folder / "SHA256SUMS").write_text(sums)
     (folder / "SHA256SUMS.sig").write_bytes(key.sign(sums.encode()))
-    return version
 
 
 def public_key_text(key: Ed25519PrivateKey) -> str:

@@ -25,13 +25,6 @@ GROUP = "shrk.commands"
 #: A line of help is cut off behind this: with the names beside it, it fills the 120 columns of a module's first line.
 HELP_CHARACTERS_MIN = 100
 
-#: The help line of a subcommand that is one of several of its distribution; the others have the distribution's own.
-HELP_LINES = {
-    "config": "Show and check this node's settings.",
-    "get": "One setting of this node.",
-    "set": "Change one setting of this node.",
-}
-
 
 def main() -> None:
     """Run the command with the process's own arguments; ends the process with one of `Exit`."""
@@ -100,8 +93,6 @@ def _explain() -> typer.Typer:
 
 def _help_line(point: EntryPoint) -> str:
     """What the subcommand's module says it is for, read without importing it; else its distribution's summary."""
-    if point.name in HELP_LINES:
-        return HELP_LINES[point.name]
     found = re.sub(r"^(`[^`]*`[:, ]*(and )?)+", "", _purpose(point.module))
     if found:
         return f"{found[0].upper()}{found[1:].rstrip('.')}."

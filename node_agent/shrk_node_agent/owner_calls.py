@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
@@ -56,6 +55,16 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
             return _json({"error": f"the pause goes on: its file cannot be removed: {error}"}, 500)
         return _json({"schema": 1})
 
+    async def stop(request: web.Request) -> web.Response:
+        try:
+            now = (await _body(request)).get("now", False)
+            if not isinstance(now, bool):
+                raise ValueError(f"now is {now!r}: true or false")
+        except ValueError as error:
+            return _wrong(error)
+        agent.stop_soon(now)
+        return _json({"schema": 1})
+
     async def reload(_request: web.Request) -> web.Response:
         try:
             changes = await agent.reload_now()
@@ -67,24 +76,8 @@ def routes(agent: AgentPort) -> list[web.RouteDef]:
         web.post("/pause", pause),
         web.post("/resume", resume),
         web.post("/reload", reload),
-        stop_route(agent.stop_soon),
+        web.post("/stop", stop),
     ]
-
-
-def stop_route(stop: Callable[[bool], None]) -> web.RouteDef:
-    """`POST /stop {"now": bool}` alone. `stop` as in AgentPort."""
-
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            now = (await _body(request)).get("now", False)
-            if not isinstance(now, bool):
-                raise ValueError(f"now is {now!r}: true or false")
-        except ValueError as error:
-            return _wrong(error)
-        stop(now)
-        return _json({"schema": 1})
-
-    return web.post("/stop", answer)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

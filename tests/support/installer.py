@@ -6,12 +6,13 @@ import asyncio
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.release import development_key, release
+from installer.release import development_key, release, sign
 from support.house import ROOT
 
 SCRIPT = ROOT / "installer" / "install.sh"
@@ -28,6 +29,34 @@ def make_release(folder: Path) -> str:
     return release(folder, development_key(folder.parent / "key"))
 
 
+@contextmanager
+def an_altered_release(folder: Path, name: str, content: str) -> Iterator[None]:
+    """One that has this in one of its files, and is signed all the same."""
+    file, key = folder / name, development_key(folder.parent / "key")
+    right = file.read_text()
+    try:
+        file.write_text(content)
+        sign(folder, key)
+        yield
+    finally:
+        file.write_text(right)
+        sign(folder, key)
+
+
+def put_torch(folder: Path) -> str:
+    """A wheel that says it is a torch for processors, of a version that no index has; what asks pip for it."""
+    made = {"torch/__init__.py": "class version:\n    cuda = None\n"}
+    about = "torch-0.0.1+ours.dist-info"
+    made[f"{about}/METADATA"] = "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1+ours\n"
+    made[f"{about}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: us\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    made[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in (*made, f"{about}/RECORD"))
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "torch-0.0.1+ours-py3-none-any.whl", "w") as wheel:
+        for name, text in made.items():
+            wheel.writestr(name, text)
+    return "torch==0.0.1+ours\n"
+
+
 @dataclass
 class Machine:
     """A clean root, and what its owner types."""
@@ -37,7 +66,7 @@ class Machine:
     @property
     def root(self) -> Path:
         """What the installer takes for /."""
-        return self.folder / "root"
+        return self.folder / "r"
 
     def files(self) -> list[str]:
         """All that lies below the root."""
@@ -45,25 +74,26 @@ class Machine:
 
     async def pipe(self, script: str, *options: str, **environment: str) -> tuple[int, str]:
         """The script piped into a shell that has no terminal; its status, and all that it said."""
+        root = {"SHRK_INSTALL_ROOT": str(self.root)}
+        return await self._run(("sh", "-s", "--", *options), script, root | environment)
+
+    async def type(self, command: Path, *words: str, **environment: str) -> tuple[int, str]:
+        """A command that the installer left there, by its path, from another folder; as `pipe`."""
+        return await self._run((str(command), *words), "", environment)
+
+    async def _run(self, command: tuple[str, ...], stdin: str, environment: dict[str, str]) -> tuple[int, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SHRK_")}
+        ours = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "TMPDIR": str(self.folder / "tmp")}
         process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-s",
-            "--",
-            *options,
-            env=inherited
-            | {
-                "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
-                "SHRK_INSTALL_ROOT": str(self.root),
-                "TMPDIR": str(self.folder / "tmp"),
-            }
-            | environment,
+            *command,
+            env=inherited | ours | environment,
+            cwd=self.folder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        said, _ = await process.communicate(script.encode())
+        said, _ = await process.communicate(stdin.encode())
         assert process.returncode is not None
         return process.returncode, said.decode()
 
@@ -74,7 +104,7 @@ def a_machine() -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="shrk-"))
     try:
         for name in CLEAN:
-            (folder / "root" / name).mkdir(parents=True)
+            (folder / "r" / name).mkdir(parents=True)
         (folder / "tmp").mkdir()
         (folder / "bin").mkdir()
         (folder / "bin" / "nvidia-smi").write_text(NVIDIA_SMI)

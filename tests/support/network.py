@@ -115,7 +115,7 @@ class Network:
 
     async def token(self, owner: str) -> str:
         """A new join token."""
-        invitations = await self.administration.create_join_tokens([owner], 60_000, Visibility.PUBLIC, {})
+        invitations = await self.administration.create_join_tokens([owner], 600_000, Visibility.PUBLIC, {})
         return invitations.tokens[0].token
 
     async def add_node(self, name: str, config: str, env: dict[str, str] | None = None) -> NodeProcess:

@@ -78,7 +78,7 @@ def _remove(path: Path) -> tuple[Path, OSError] | None:
         except OSError as error:
             if time.monotonic() > deadline:
                 return path, error
-            time.sleep(0.05)
+            time.sleep(0.05)  # Whoever still holds or writes it tells nobody when it has let go.
 
 
 def _remove_sockets(folder: Path) -> None:

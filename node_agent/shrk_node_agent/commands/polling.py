@@ -28,7 +28,7 @@ def monotonic() -> float:
 
 def breathe(seconds: float = LOOK_SECONDS) -> None:
     """Let some time pass."""
-    time.sleep(max(0.0, seconds))
+    time.sleep(max(0.0, seconds))  # What is waited for tells nobody, and a verb has nothing else to do meanwhile.
 
 
 def status(state_dir: Path, after: int | None = None, wait_seconds: float = 0.0) -> Document:

@@ -27,11 +27,11 @@ def uninstall(
 ) -> None:
     """Remove shrk from this machine: service, programs, weights, settings and identity."""
     with said_plainly():
-        command = uninstaller(Path(sys.prefix), Path.home(), keep_config=keep_config, yes=yes)
+        command = uninstaller(Path(sys.prefix), keep_config=keep_config, yes=yes)
         raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
-def uninstaller(prefix: Path, home: Path, *, keep_config: bool, yes: bool) -> list[str]:
+def uninstaller(prefix: Path, *, keep_config: bool, yes: bool) -> list[str]:
     """The command line, for the environment in `prefix`. Raises NotInstalled where no installer left itself there."""
     script = prefix / "install.sh"
     if not script.is_file():
@@ -40,13 +40,11 @@ def uninstaller(prefix: Path, home: Path, *, keep_config: bool, yes: bool) -> li
             "it the way it came; an installed one is removed with: curl -fsSL "
             "http://COORDINATOR:8080/install | sh -s -- --uninstall"
         )
-    # What was installed for one user only lies below that user's home.
-    mode = ["--user"] if prefix.resolve().is_relative_to(home) else []
+    # Whose installation it is in, and where that lies, the script was told when it was left there.
     return [
         "sh",
         str(script),
         "--uninstall",
-        *mode,
         *(["--keep-config"] if keep_config else []),
         *(["--yes"] if yes else []),
     ]

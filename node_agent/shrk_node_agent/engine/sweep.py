@@ -96,7 +96,7 @@ def kill_session(record: SessionRecord) -> tuple[int, ...]:
                 killed.add(pid)
             except ProcessLookupError:
                 continue  # It went by itself in this very moment.
-        time.sleep(SWEEP_INTERVAL_SECONDS)
+        time.sleep(SWEEP_INTERVAL_SECONDS)  # They are nobody's children here: that they are gone only /proc tells.
     return tuple(sorted(killed))
 
 

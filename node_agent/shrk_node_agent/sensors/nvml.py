@@ -87,27 +87,11 @@ class NvmlDriver:
 
     def set_power_limit(self, uuid: str, watts: float) -> Actuated:
         """As in `Driver`."""
-        gpu = self._known(uuid)
-        span = gpu.abilities.power_limit if gpu else None
-        if gpu is None or span is None:
-            return _cannot(uuid, gpu, Metric.POWER_LIMIT_RANGE)
-        if not span.holds(watts):
-            return Actuated(
-                False, f"{watts:g} W is outside {span.minimum:g} to {span.maximum:g} W, which this GPU takes"
-            )
-        return self._actuate(gpu, Metric.POWER_LIMIT, watts, READ_BACK_WATTS_MAX)
+        return self._set_within(uuid, Metric.POWER_LIMIT, watts)
 
     def set_target_temperature(self, uuid: str, celsius: float) -> Actuated:
         """As in `Driver`; whole degrees."""
-        gpu = self._known(uuid)
-        span = gpu.abilities.target_temperature if gpu else None
-        if gpu is None or span is None:
-            return _cannot(uuid, gpu, Metric.TARGET_TEMPERATURE)
-        if not span.holds(celsius):
-            return Actuated(
-                False, f"{celsius:g} °C is outside {span.minimum:g} to {span.maximum:g} °C, which this GPU takes"
-            )
-        return self._actuate(gpu, Metric.TARGET_TEMPERATURE, round(celsius), 0)
+        return self._set_within(uuid, Metric.TARGET_TEMPERATURE, celsius)
 
     def capabilities(self) -> Capabilities:
         """As in `Driver`."""
@@ -312,6 +296,25 @@ class NvmlDriver:
             raise SensorsFailed("the GPU driver has not been read yet, or is gone; it is asked anew at the next poll")
         return next((gpu for gpu in self._gpus if gpu.device.uuid == uuid and gpu.handle is not None), None)
 
+    def _set_within(self, uuid: str, metric: Metric, value: float) -> Actuated:
+        """Set it, if the GPU says that it takes this value."""
+        gpu = self._known(uuid)
+        if gpu is None:
+            return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
+        if metric is Metric.POWER_LIMIT:
+            span, told_by, unit = gpu.abilities.power_limit, Metric.POWER_LIMIT_RANGE, "W"
+        else:
+            span, told_by, unit = gpu.abilities.target_temperature, metric, "°C"
+        if span is None:
+            return Actuated(False, f"the driver does not tell the {told_by}: {gpu.untold.get(told_by, 'no answer')}")
+        if not span.holds(value):
+            return Actuated(
+                False, f"{value:g} {unit} is outside {span.minimum:g} to {span.maximum:g} {unit}, which this GPU takes"
+            )
+        if metric is Metric.POWER_LIMIT:
+            return self._actuate(gpu, metric, value, READ_BACK_WATTS_MAX)
+        return self._actuate(gpu, metric, round(value), 0)
+
     def _actuate(self, gpu: _Gpu, metric: Metric, value: float, tolerance: float) -> Actuated:
         """Set, read back, and remember what it was before, before anything is set. Never above what the owner set."""
         unit = "W" if metric is Metric.POWER_LIMIT else "°C"
@@ -364,9 +367,3 @@ class NvmlDriver:
         else:
             threshold = nvml.NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR
             nvml.nvmlDeviceSetTemperatureThreshold(gpu.handle, threshold, round(value))
-
-
-def _cannot(uuid: str, gpu: _Gpu | None, metric: Metric) -> Actuated:
-    if gpu is None:
-        return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
-    return Actuated(False, f"the driver does not tell the {metric}: {gpu.untold.get(metric, 'no answer')}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shrk_node_agent.sensors.gpu import (
@@ -29,11 +29,10 @@ _UNTOLD = "the script says so"
 
 @dataclass(slots=True)
 class _Played:
-    """What outlives a change of the script. Degrees Celsius, watts."""
+    """What outlives a change of the script. Degrees Celsius, and what was set: watts, degrees Celsius."""
 
     celsius: float | None = None
-    limit: float | None = None
-    target: float | None = None
+    actuated: dict[Metric, float] = field(default_factory=dict)
 
 
 class ScriptedGpus:
@@ -72,23 +71,17 @@ class ScriptedGpus:
 
     async def set_power_limit(self, uuid: str, watts: float) -> Actuated:
         """As in `Gpus`."""
-        gpu = self._scripted(uuid)
-        if gpu is None:
-            return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
-        done = _actuated(gpu.power_limit, Metric.POWER_LIMIT, watts, "W", gpu.power_limit_range)
-        if done.confirmed:
-            self._played[uuid].limit = watts
-        return done
+        return self._set(uuid, Metric.POWER_LIMIT, watts, "W", lambda gpu: (gpu.power_limit, gpu.power_limit_range))
 
     async def set_target_temperature(self, uuid: str, celsius: float) -> Actuated:
         """As in `Gpus`."""
-        gpu = self._scripted(uuid)
-        if gpu is None:
-            return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
-        done = _actuated(gpu.target_temperature, Metric.TARGET_TEMPERATURE, celsius, "°C", gpu.target_temperature_range)
-        if done.confirmed:
-            self._played[uuid].target = celsius
-        return done
+        return self._set(
+            uuid,
+            Metric.TARGET_TEMPERATURE,
+            celsius,
+            "°C",
+            lambda gpu: (gpu.target_temperature, gpu.target_temperature_range),
+        )
 
     def abilities(self, uuid: str) -> Abilities:
         """As in `Gpus`."""
@@ -101,7 +94,25 @@ class ScriptedGpus:
     async def close(self) -> None:
         """As in `Gpus`."""
         for played in self._played.values():
-            played.limit = played.target = None
+            played.actuated.clear()
+
+    def _set(
+        self,
+        uuid: str,
+        metric: Metric,
+        value: float,
+        unit: str,
+        scripted: Callable[[ScriptedGpu], tuple[Setting, tuple[float, float]]],
+    ) -> Actuated:
+        """`scripted`: what the script has this setting do, and its ends."""
+        gpu = self._scripted(uuid)
+        if gpu is None:
+            return Actuated(False, f"there is no GPU {uuid!r} to set anything on")
+        setting, ends = scripted(gpu)
+        done = _actuated(setting, metric, value, unit, ends)
+        if done.confirmed:
+            self._played[uuid].actuated[metric] = value
+        return done
 
     def _reread(self, now: float) -> None:
         try:
@@ -136,7 +147,7 @@ class ScriptedGpus:
         memory = int(gpu.memory_gb * 1e9)
         taken = sum(process.memory_gb or 0 for process in gpu.processes or ())
         free = max(0, memory - int(taken * 1e9)) if gpu.memory_free_gb is None else int(gpu.memory_free_gb * 1e9)
-        limit = None if gpu.power_limit is Setting.UNSUPPORTED else played.limit or gpu.power_limit_range[1]
+        limit = played.actuated.get(Metric.POWER_LIMIT) or gpu.power_limit_range[1]
         told = GpuReading(
             device.uuid,
             device.index,
@@ -145,7 +156,7 @@ class ScriptedGpus:
             free,
             celsius,
             watts,
-            limit,
+            None if gpu.power_limit is Setting.UNSUPPORTED else limit,
             min(max(load, 0.0), 1.0),
             gpu.throttle,
             _processes(gpu),
@@ -156,7 +167,10 @@ class ScriptedGpus:
         """Its temperature and power now."""
         heat = gpu.heat
         model = heat.model() if heat else HeatModel()
-        watts = model.watts(load, played.limit, played.target) if gpu.power is None else gpu.power
+        watts = gpu.power
+        if watts is None:
+            limit, target = (played.actuated.get(metric) for metric in (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE))
+            watts = model.watts(load, limit, target)
         if heat is None:
             scripted = gpu.celsius_at(now - self._begun_at)
             assert scripted is not None, "only a heat model leaves the temperature open"

@@ -68,6 +68,17 @@ class NodeFacts:
     #: The newest assignment that `engines` is the outcome of; 0 before the first.
     revision: int = 0
 
+    def belongs(self) -> tuple[object, ...]:
+        """What makes it a candidate, and of which domains."""
+        sizes = [(model, engine.size) for model, engine in self.engines.items()]
+        where = self.owner, self.network, self.host
+        return self.linked, where, self.allowed, self.memory, self.may_scale_to_zero, sizes
+
+    def shows(self) -> tuple[object, ...]:
+        """What something may follow from at once. The rest is seen when its models are looked at anyway."""
+        engines = [(model, engine.condition, engine.since, engine.size) for model, engine in self.engines.items()]
+        return self.linked, self.draining, self.allowed, self.memory, self.revision, self.owner, engines
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -109,16 +120,3 @@ class Redundancy:
     #: Replicas that serve and stay, and how many the demand asks for.
     serving: int
     target: int
-
-
-def belongs(facts: NodeFacts) -> tuple[object, ...]:
-    """What makes it a candidate, and of which domains."""
-    sizes = [(model, engine.size) for model, engine in facts.engines.items()]
-    where = facts.owner, facts.network, facts.host
-    return facts.linked, where, facts.allowed, facts.memory, facts.may_scale_to_zero, sizes
-
-
-def shows(facts: NodeFacts) -> tuple[object, ...]:
-    """What something may follow from at once. The rest is seen when its models are looked at anyway."""
-    engines = [(model, engine.condition, engine.since, engine.size) for model, engine in facts.engines.items()]
-    return facts.linked, facts.draining, facts.allowed, facts.memory, facts.revision, facts.owner, engines

@@ -21,8 +21,6 @@ from shrk_coordinator.state.events import NodeId
 from shrk_coordinator.state.replicas.demand import IDLE_SECONDS
 from shrk_coordinator.state.replicas.domains import Level
 from shrk_coordinator.state.replicas.facts import LOADED, Assignment, Condition, ModelFacts, NodeFacts, Redundancy
-from shrk_coordinator.state.replicas.facts import belongs as _belongs
-from shrk_coordinator.state.replicas.facts import shows as _shows
 from shrk_coordinator.state.replicas.places import Place
 from shrk_coordinator.state.replicas.reasons import NodeName, why_not_there, why_short
 from shrk_coordinator.state.replicas.replicas import Rank, Replicas, Standing
@@ -103,9 +101,9 @@ class Reconciler:
             place.take(facts)
             if facts.linked and not old.linked:
                 self._meet(now, place)
-            if _belongs(old) != _belongs(facts):
+            if old.belongs() != facts.belongs():
                 self._reindex(place, old.engines.keys() | facts.engines.keys())
-            if _shows(old) == _shows(facts) and place.hot == was_hot:
+            if old.shows() == facts.shows() and place.hot == was_hot:
                 return
         if facts.linked:
             self._drop_what_cannot_stay(now, place)

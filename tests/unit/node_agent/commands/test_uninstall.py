@@ -15,21 +15,15 @@ def test_the_installer_is_asked_to_take_it_away(tmp_path: Path) -> None:
     script = tmp_path / "opt" / "install.sh"
     script.parent.mkdir()
     script.touch()
-    command = uninstaller(script.parent, tmp_path / "home", keep_config=False, yes=True)
+    command = uninstaller(script.parent, keep_config=False, yes=True)
     assert command == ["sh", str(script), "--uninstall", "--yes"]
-
-
-def test_what_one_user_installed_is_taken_away_as_that(tmp_path: Path) -> None:
-    script = tmp_path / ".local" / "install.sh"
-    script.parent.mkdir()
-    script.touch()
-    command = uninstaller(script.parent, tmp_path, keep_config=True, yes=False)
-    assert command == ["sh", str(script), "--uninstall", "--user", "--keep-config"]
+    command = uninstaller(script.parent, keep_config=True, yes=False)
+    assert command == ["sh", str(script), "--uninstall", "--keep-config"]
 
 
 def test_without_an_installer_it_says_so_and_how_it_can_be_removed(tmp_path: Path) -> None:
     with pytest.raises(NotInstalled, match=r"/install \| sh -s -- --uninstall"):
-        uninstaller(tmp_path, tmp_path, keep_config=False, yes=False)
+        uninstaller(tmp_path, keep_config=False, yes=False)
     result = CliRunner().invoke(app, ["--yes"])
     assert result.exit_code == Exit.ERROR
     assert "was not installed by it" in result.stderr
