@@ -20,6 +20,7 @@ class Heat:
 
     hours: int = 0
     admitted: int = 0
+    admitted_unforeseen: int = 0
     admitting_hours: float = 0.0
     excursions: int = 0
     #: Seconds above cap + 1 in a row: with a fan that turns, at work, and with one that stands still.
@@ -35,6 +36,7 @@ class Heat:
         """One card more."""
         self.hours += HOURS
         self.admitted += outcome.admitted
+        self.admitted_unforeseen += outcome.admitted_unforeseen
         self.admitting_hours += outcome.admitting_seconds / 3600
         self.excursions += outcome.excursions
         self.above_seconds_max = max(self.above_seconds_max, outcome.above_seconds_max)
@@ -48,7 +50,8 @@ class Heat:
         """In words."""
         return (
             f"{self.hours:,} hours, {self.admitting_hours:,.0f} of them open, "
-            f"{self.admitted:,} admitted and none at cap - 2, "
+            f"{self.admitted:,} admitted and none at cap - 2 "
+            f"(in the second in which a fan failed {self.admitted_unforeseen}), "
             f"{self.excursions:,} times above cap + 1 for at most {self.above_seconds_max} s "
             f"(at work {self.above_working_seconds_max} s, without a fan {self.above_fanless_seconds_max} s), "
             f"at most {self.flips_an_hour_max} changes an hour, "

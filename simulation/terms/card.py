@@ -28,6 +28,7 @@ class Fan:
     factor: float = 1.0
     until: int = 0
     dead: bool = False
+    since: int = -1
 
 
 @dataclass(slots=True)
@@ -101,15 +102,20 @@ class Card:
                 dead = dice.random() < 0.2
                 # The worst of them are too hot for their caps even without any load.
                 factor = dice.uniform(4.0, 24.0) if dead else dice.uniform(1.2, 2.0)
-                self.fan = Fan(factor, second + dice.randrange(60, 2400), dead)
+                self.fan = Fan(factor, second + dice.randrange(60, 2400), dead, second)
             if dice.random() < 0.004:
                 self.sensor_for = dice.randrange(1, 120)
                 self.sensor_tells = dice.choice((None, None, 0.0, 255.0, -1.0, math.nan))
             if self.abilities.power_limit and dice.random() < 0.003:
-                self.owners_limit = self.limit = self.busy_watts * dice.uniform(0.45, 1.0)
-                self.owner_changes += 1
+                self._owner_sets(self.busy_watts * dice.uniform(0.45, 1.0))
         if self.fan.until <= second:
             self.fan = Fan()
+
+    def _owner_sets(self, watts: float) -> None:
+        # What differs by less from the limit in force cannot be told from it, by nobody who only reads it.
+        if abs(watts - self.limit) > WATTS_SLACK:
+            self.owners_limit = self.limit = watts
+            self.owner_changes += 1
 
     def told(self) -> float | None:
         """What the thermometer says."""

@@ -1,6 +1,7 @@
 """The heat controller on cards that warm up and cool down, one seed a card's afternoon; its laws are held every second.
 
-* Nothing is admitted at cap - 2 or more: of the card itself, not of what the thermometer says of it.
+* Nothing is admitted at cap - 2 or more: of the card itself, not of what the thermometer says of it. What is admitted
+  in the very second in which a fan fails is counted apart: no reading can tell of that yet.
 * A card at work is not above cap + 1 for more than 5 s at a time, whatever its fan does.
 * Nor is it without work, where its fan turns. Where it stands still, physics forbids it: without any load such a card
   needs minutes to cool, and what the controller can do it has done: in the end by ending its engines.
@@ -36,6 +37,8 @@ class Outcome:
     """What one card's afternoon came to."""
 
     admitted: int = 0
+    #: Of these at cap - 2 or more, in the second in which the fan failed.
+    admitted_unforeseen: int = 0
     excursions: int = 0
     #: Seconds above cap + 1 in a row: with a fan that turns, at work, and at all.
     above_seconds_max: int = 0
@@ -114,7 +117,9 @@ class Afternoon:
 
     def _admitted(self, second: int, arrived: int) -> None:
         if self.card.celsius >= self.cap - 2.0:
-            raise self.violated(second, f"admits at {self.card.celsius:.2f} °C")
+            if self.card.fan.since != second:
+                raise self.violated(second, f"admits at {self.card.celsius:.2f} °C")
+            self.outcome.admitted_unforeseen += arrived
         if self.told is None or not 0.0 < self.told <= 150.0 or second - self.told_at > ABOVE_SECONDS_MAX:
             raise self.violated(second, f"admits with a thermometer that tells {self.told}")
         self.card.running += arrived

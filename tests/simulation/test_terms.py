@@ -19,6 +19,7 @@ def test_heat_is_held_for_two_hundred_hours() -> None:
     code, total, said = seeds.run(PROGRAM, "--hours", str(HOURS))
     assert not total["violating"], said
     assert (code, total["hours"]) == (0, HOURS)
+    assert total["admitted_unforeseen"] == 0
     assert total["above_seconds_max"] <= 5
     assert total["above_working_seconds_max"] <= 5
     assert total["flips_an_hour_max"] <= 6
