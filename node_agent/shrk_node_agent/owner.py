@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shrk_contract.terms import Device
@@ -17,11 +18,14 @@ from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
 from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.needs import Need
+from shrk_node_agent.state.terms.fit import SizeUnknown, needed
 from shrk_node_agent.state.terms.hours import Schedule
 from shrk_node_agent.state.terms.occupancy import When
 from shrk_node_agent.state.terms.terms import Wanted
 from shrk_node_agent.time_zone import zone
 
+#: What a simulated engine is said to take where nobody says anything else.
+PRETENDED_BYTES = 1_000_000_000
 #: What Docker and Podman leave in theirs.
 _CONTAINED = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
@@ -54,20 +58,25 @@ def wanted_of(settings: AgentSettings, gpus: Gpus) -> Wanted:
 
 
 def needs_of(settings: AgentSettings, downloads: Downloads | None) -> tuple[Need, ...]:
-    """What the models need that are to be served. Looks at files: call it before the loop runs, or in a thread.
+    """What the models need: those that are to be served in their owner's order, then the rest of the catalogue. Looks
+    at files: call it before the loop runs, or in a thread.
 
     `downloads`: what was fetched before; None: this machine fetches nothing.
     """
     specs = {spec.id: spec for spec in settings.specs()}
-    return tuple(_need(specs[name], settings.catalogue[name], downloads) for name in settings.served)
-
-
-def _need(spec: EngineSpec, entry: CatalogueEntry, downloads: Downloads | None) -> Need:
-    weights_bytes = int(entry.weights_gb * 1e9) if entry.weights_gb else None
-    folder = _folder(spec, downloads)
-    return Need(
-        spec.id, spec.model, spec.memory_bytes, weights.sized(spec, folder, weights_bytes, entry.parameters_billion)
+    rest = [name for name in settings.catalogue if name not in settings.served]
+    return tuple(
+        _need(specs[name], settings.catalogue[name], downloads, served=name in settings.served)
+        for name in (*settings.served, *rest)
     )
+
+
+def _need(spec: EngineSpec, entry: CatalogueEntry, downloads: Downloads | None, *, served: bool) -> Need:
+    weights_bytes = int(entry.weights_gb * 1e9) if entry.weights_gb else None
+    size = weights.sized(spec, _folder(spec, downloads), weights_bytes, entry.parameters_billion)
+    if downloads is None and isinstance(needed(size), SizeUnknown):
+        size = replace(size, memory_bytes=PRETENDED_BYTES)  # a simulated engine, whose source is any word
+    return Need(spec.id, spec.model, spec.memory_bytes, size, served)
 
 
 def _folder(spec: EngineSpec, downloads: Downloads | None) -> Path | None:

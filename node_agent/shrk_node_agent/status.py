@@ -27,7 +27,7 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
         "state": str(state),
         "since_seconds": round(now - driver.state.since, 1),
         "reason": reason,
-        "next_action": driver.state.permit.next_action,
+        "next_action": driver.state.next_action(),
         "gpus": [_gpu(driver, reading) for reading in driver.state.terms.readings],
         "paused": _paused(driver, now),
         "health": [{"what": what, "next": ""} for what in driver.state.permit.also],

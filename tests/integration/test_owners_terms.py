@@ -84,7 +84,7 @@ async def test_a_paused_node_takes_no_work_until_it_is_resumed_whatever_becomes_
         node, _ = await with_a_card(network, "only")
         await network.until_serving("m", 1)
         roster = network.coordinator.driver.state.roster
-        await node.post("/pause", {"seconds": None})
+        await node.post("/pause", {"seconds": 3_600})
         await state_of(node, "paused")
         await until(lambda: any(known.kept_back for known in roster.nodes.values()), "the coordinator knows")
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

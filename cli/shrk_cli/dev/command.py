@@ -32,7 +32,7 @@ _ScriptedGpu = Annotated[
         "--scripted-gpu",
         metavar="FILE",
         help="Each node has a made-up GPU that plays its own copy of this script, DIR/dev-N/gpu.toml. Replace one "
-        "while it runs to heat that node; see examples/gpu-cool.toml.  [default: nodes look at no GPU]",
+        "while it runs to heat that node; see examples/gpu-cool.toml.  [default: several nodes look at no GPU]",
     ),
 ]
 

@@ -111,8 +111,8 @@ async def run(wish: Wish, environment: Mapping[str, str]) -> None:
             if workplace:
                 await tiny.build(workplace, plan.engine_venv, inherited, tidying.lifeline, progress.say)
             await scripted.check(plan, inherited, tidying.lifeline)
-            if unwatched := plan.unwatched(_has_nvidia()):
-                progress.say(unwatched)
+            if unused := plan.unused(_has_nvidia()):
+                progress.say(unused)
             progress.say(f"starting a coordinator and {count(wish.nodes, 'node')} in {plan.state_dir}")
             return await network.start()
 

@@ -128,13 +128,13 @@ class Plan:
             return None
         return node.directory / ("gpu.toml" if self.scripted_gpu.suffix == ".toml" else "gpu.json")
 
-    def unwatched(self, nvidia: bool) -> str:
-        """What to tell of real cards (`nvidia`: this machine has some) that engines may heat; "": nothing."""
-        if not nvidia or self.engine is EngineKind.SIM:
+    def unused(self, nvidia: bool) -> str:
+        """What to tell of real cards (`nvidia`: this machine has some) that nodes leave alone; "": nothing."""
+        if not nvidia or self.engine is EngineKind.SIM or len(self.nodes) == 1:
             return ""
         return (
-            "this machine's GPUs are watched by none of these nodes: no temp_max holds, only the cards' own limits; "
-            "look at nvidia-smi yourself"
+            "several nodes on one machine use none of its GPUs, since each would take the others for strangers; "
+            "for real GPUs: --nodes 1"
         )
 
     def expected(self) -> dict[str, int]:
@@ -225,7 +225,7 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
         f"name = {_toml(node.name)}",
         f"drain_seconds = {AGENT_DRAIN_SECONDS:g}",
         f"engine = {_toml(plan.engine.value)}",
-        *_gpu(plan.script_of(node)),
+        *_gpu(plan, node),
         f"engine_venv = {_toml(str(plan.engine_venv))}",
         f"models = [{', '.join(_toml(model.name) for model in node.models)}]",
     ]
@@ -243,14 +243,15 @@ def agent_config(plan: Plan, node: NodePlan, link_port: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gpu(script: Path | None) -> list[str]:
-    """How the node looks at GPUs: those of this machine at none, also with vLLM.
+def _gpu(plan: Plan, node: NodePlan) -> list[str]:
+    """How the node looks at GPUs: one alone as it would anywhere, several at none, and so their engines get none.
 
-    All nodes share the cards. Each would take the others' engines for its owner's programs and let go of the card, and
-    several agents would set power limits against each other. `Plan.unwatched` says it aloud.
+    All nodes would share the cards. Each would take the others' engines for its owner's programs and let go of the
+    card, and several agents would set power limits against each other. `Plan.unused` says it aloud.
     """
+    script = plan.script_of(node)
     if script is None:
-        return ['gpu = "none"']
+        return ['gpu = "auto"' if len(plan.nodes) == 1 and plan.engine is not EngineKind.SIM else 'gpu = "none"']
     return ['gpu = "scripted"', f"scripted_gpu = {_toml(str(script))}"]
 
 

@@ -14,7 +14,7 @@ from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.events import EngineId
 from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan
-from shrk_node_agent.state.terms.fit import fits, usable
+from shrk_node_agent.state.terms.fit import Model, fits, usable
 
 #: Why a node takes nothing and obeys nothing any more, for coordinators.
 STOPPING = "the node is stopping"
@@ -36,8 +36,12 @@ class Assignment:
     needs: Mapping[EngineId, Need]
     #: For all models together; 0: there is no bound.
     memory_bytes: int = 0
+    #: What its owner could want besides.
+    unserved: tuple[Model, ...] = ()
     #: Of those that are there; None: this machine has none, or they have not been read yet.
     gpus: tuple[GpuReading, ...] | None = None
+    #: UUIDs of those that work for somebody else now, or cool down.
+    taken_away: frozenset[str] = frozenset()
     #: Where those sit that are wanted.
     seats: Mapping[EngineId, Seat] = field(default_factory=dict)
     #: Why the others of those that were chosen are not.
@@ -52,14 +56,15 @@ class Assignment:
     @classmethod
     def at_start(cls, needs: Iterable[Need], memory_bytes: int = 0) -> Assignment:
         """Everything that fits."""
-        assignment = cls({need.engine: need for need in needs}, memory_bytes)
-        assignment._chosen = tuple(assignment.needs)
-        assignment.plan({})
+        assignment = cls({})
+        assignment.serve(needs, memory_bytes, {})
         return assignment
 
     def serve(self, needs: Iterable[Need], memory_bytes: int, kept: Mapping[EngineId, Seat]) -> None:
         """The owner has other models, or other memory for them."""
-        self.needs, self.memory_bytes = {need.engine: need for need in needs}, memory_bytes
+        needs = list(needs)
+        self.needs, self.memory_bytes = {need.engine: need for need in needs if need.served}, memory_bytes
+        self.unserved = tuple(need.sized() for need in needs if not need.served)
         if not self._has_spoken:
             self._chosen = tuple(self.needs)
         self.plan(kept)
@@ -90,12 +95,12 @@ class Assignment:
             self.seats = dict.fromkeys(fitting, ANYWHERE)
             return
         sizes = {engine: need.sized() for engine, need in self.needs.items()}
-        planned = plan(
-            [sizes[engine] for engine in fitting],
-            [size for engine, size in sizes.items() if engine not in fitting],
-            self.gpus,
-            {engine: seat for engine, seat in kept.items() if engine in fitting},
-        )
+        wanted = [sizes[engine] for engine in fitting]
+        others = [*(size for engine, size in sizes.items() if engine not in fitting), *self.unserved]
+        kept = {engine: seat for engine, seat in kept.items() if engine in fitting}
+        free = [gpu for gpu in self.gpus if gpu.uuid not in self.taken_away]
+        # What fits on no card that is free now waits for one that is not.
+        planned = plan(wanted, others, self.gpus, plan(wanted, others, free, kept).seats)
         self.seats = planned.seats
         self.reasons |= {engine: f"{NO_ROOM_NOW}: {why}" for engine, why in planned.reasons.items()}
         for engine in self.needs.keys() - self.seats.keys():

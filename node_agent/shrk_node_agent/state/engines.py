@@ -16,13 +16,16 @@ One that is not assigned any more is drained, then ended, and stays `paused` unt
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from shrk_contract.terms import Endpoint, Pin, State
 from shrk_node_agent.state.backoff import BARREN_STARTS_MAX, ENGINE
 from shrk_node_agent.state.events import EngineBecameReady, EngineEnded, EngineId, EngineProgressed
 from shrk_node_agent.state.liveness import Liveness, Load, Want
-from shrk_node_agent.state.seats import Seat
+from shrk_node_agent.state.seats import ANYWHERE, Seat
+from shrk_node_agent.state.terms.fit import OVERHEAD_BYTES
+from shrk_node_agent.state.terms.occupancy import Ours
 from shrk_node_agent.state.terms.permit import Permit
 
 #: An engine that stayed up this long had a good start: the next failure counts from one.
@@ -32,7 +35,6 @@ STEADY_SECONDS = 300.0
 UNLOAD_SECONDS = 30.0
 
 #: For the owner: why an engine is started anew.
-KEPT_BACK = "Its owner's terms keep this node from serving now"
 HUNG = "The engine hung: no token came"
 #: For the owner, before the last error: why an engine is left alone, and how it is tried again.
 LEFT_ALONE = f"It came to no token {BARREN_STARTS_MAX} times in a row and is left alone"
@@ -228,3 +230,13 @@ class EngineView:
 
     def _enter(self, now: float, state: State, reason: str) -> None:
         self.state, self.reason, self.since = state, reason, now
+
+
+def ours_of(engines: Collection[EngineView], pids: Collection[int] | None) -> Ours:
+    """What of a GPU is ours, of these engines that run there or will; `pids`: of all our engines, None: not told."""
+    return Ours(
+        pids,
+        # What an engine takes beside its model is its own affair: where that was not said, all of it may be ours.
+        sum((e.seat or ANYWHERE).bytes_taken + OVERHEAD_BYTES for e in engines if e.loaded),
+        working=any(e.in_flight or (e.loaded and e.liveness is None) for e in engines),
+    )

@@ -20,6 +20,8 @@ class Need:
     memory_bytes: int = 0
     #: What is known of its size, for GPUs; by the engine's id.
     size: Model | None = None
+    #: Its owner wants it; else it is in the catalogue only, and may be wanted at any time.
+    served: bool = True
 
     def sized(self) -> Model:
         """Its size, as far as it is known."""

@@ -6,41 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from shrk_contract.terms import EngineReport, Rejection, State
+from shrk_contract.terms import SERVING, EngineReport, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.assignment import STOPPING, Assignment
 from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.effects import Effect
-from shrk_node_agent.state.engines import KEPT_BACK, EngineView
+from shrk_node_agent.state.engines import EngineView, ours_of
 from shrk_node_agent.state.events import AttemptKey, EngineId, Event
 from shrk_node_agent.state.liveness import Liveness, Want
 from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.seats import ANYWHERE, Seat
-from shrk_node_agent.state.shown import Shown, report, shown
-from shrk_node_agent.state.terms.fit import OVERHEAD_BYTES
-from shrk_node_agent.state.terms.occupancy import Ours
+from shrk_node_agent.state.shown import Shown, best, report, shown
 from shrk_node_agent.state.terms.permit import Permit, node_permit
 from shrk_node_agent.state.terms.terms import Terms, Wishes
 
 #: Attempts waiting in one engine beyond its slots; the next is told `busy` and goes elsewhere.
 WAITING_MAX = 1_000
-#: More than any card has.
-WHOLE_CARD_BYTES = 1 << 50
 
-#: What the node as a whole is, from the best of its engines.
-_BEST_FIRST = (
-    State.ONLINE,
-    State.BUSY,
-    State.LOADING,
-    State.DOWNLOADING,
-    State.STARTING,
-    State.DRAINING,
-    State.PAUSED,
-    State.INCOMPATIBLE,
-)
-
-
+#: What serves, or will soon.
+_ALIVE = frozenset({*SERVING, State.STARTING, State.DOWNLOADING, State.LOADING})
 #: What tells of the owner's terms.
 TermsEvent = (
     seen.SensorsRead | seen.SensorsFailed | seen.GpuActuated | seen.PauseAsked | seen.ResumeAsked | seen.TermsChanged
@@ -54,12 +39,15 @@ class NodeState:
         """`engines`: those that this node may run. `memory_bytes`: for all models together; 0: there is no bound.
         `terms`: what the owner allows; None: everything, always."""
         needs = list(engines)
-        self.engines = {need.engine: EngineView(need.engine, need.model) for need in needs}
+        self.engines = {need.engine: EngineView(need.engine, need.model) for need in needs if need.served}
         self.assignment = Assignment.at_start(needs, memory_bytes)
         self.attempts: dict[AttemptKey, EngineId] = {}
         self.draining = False
         self.terms = terms or Terms()
         self.permit = Permit()
+        #: When the GPUs were last read, and when an engine last ended on each.
+        self._read_at = 0.0
+        self._freed_at: dict[str, float] = {}
         #: When its state, as `status` tells it, became what it is.
         self.since = 0.0
         self._told_state: State | None = None
@@ -84,8 +72,9 @@ class NodeState:
             case seen.EngineBecameReady():
                 self.engines[event.engine].became_ready(event)
                 return [self._tell()]
-            case seen.EngineEnded():
-                self.engines[event.engine].ended(event)
+            case seen.EngineEnded(now, ended):
+                self._freed_at |= dict.fromkeys(self._devices(self.engines[ended]), now)
+                self.engines[ended].ended(event)
                 return [self._tell()]
             case seen.RetryAsked(now, model):
                 asked = [e for e in self.engines.values() if model in (None, e.model)]
@@ -144,7 +133,8 @@ class NodeState:
 
     def _serve(self, now: float, needs: Sequence[Need], memory_bytes: int) -> list[Effect]:
         for need in needs:
-            self.engines.setdefault(need.engine, EngineView(need.engine, need.model))
+            if need.served:
+                self.engines.setdefault(need.engine, EngineView(need.engine, need.model, since=now))
         self.assignment.serve(needs, memory_bytes, self._seated())
         self._settle(now)
         return [*self._obey_terms(now), self._tell()]
@@ -152,8 +142,13 @@ class NodeState:
     def _seated(self) -> Mapping[EngineId, Seat]:
         """Who is loaded where; who sits on a GPU that is lost has to have another."""
         known = None if self.assignment.gpus is None else {gpu.uuid for gpu in self.assignment.gpus}
-        seats = {e.id: e.seat for e in self.engines.values() if e.loaded and e.seat is not None}
-        return {engine: seat for engine, seat in seats.items() if known is None or known.issuperset(seat.devices)}
+        seats: dict[EngineId, Seat] = {}
+        for engine in self.engines.values():
+            if engine.loaded and engine.seat is not None and (known is None or known.issuperset(engine.seat.devices)):
+                # As it was planned: what was not free when it began may be when it begins again.
+                planned = self.assignment.seats.get(engine.id, engine.seat)
+                seats[engine.id] = planned if planned.devices == engine.seat.devices else engine.seat
+        return seats
 
     def _settle(self, now: float) -> None:
         """Load and unload what has a seat now, and what has none."""
@@ -190,7 +185,8 @@ class NodeState:
     def _terms_told(self, event: TermsEvent) -> list[Effect]:
         match event:
             case seen.SensorsRead(now, readings, abilities, pids):
-                ours = {reading.uuid: self._ours(reading.uuid, pids) for reading in readings}
+                self._read_at = now
+                ours = {reading.uuid: ours_of(self._on(reading.uuid), pids) for reading in readings}
                 wishes = _actuations(self.terms.read(now, readings, abilities, ours))
                 return [*wishes, *self._place(now, readings)]
             case seen.SensorsFailed(_, reason):
@@ -207,28 +203,34 @@ class NodeState:
                 assert_never(event)
         return []
 
-    def _ours(self, uuid: str, pids: frozenset[int] | None) -> Ours:
-        """What of a GPU is ours."""
-        there = [e for e in self.engines.values() if uuid in (self._devices(e) or (uuid,))]
-        return Ours(
-            pids,
-            sum(_bytes_taken(engine) for engine in there if engine.loaded),
-            working=any(e.in_flight or (e.loaded and e.liveness is None) for e in there),
-        )
-
     def _place(self, now: float, readings: Iterable[GpuReading]) -> list[Effect]:
-        """Find seats where other GPUs are there than before."""
+        """Find seats where other GPUs are there than before, or other ones are taken away."""
         if not self.terms.wanted.gpus:
             return []
-        there = tuple(reading for reading in readings if not reading.lost)
-        before, self.assignment.gpus = self.assignment.gpus, there
-        if before is not None and [(g.uuid, g.memory_bytes) for g in before] == [
-            (g.uuid, g.memory_bytes) for g in there
-        ]:
+        # Which one poll could not read, that is as large as before.
+        before = {gpu.uuid: gpu.memory_bytes for gpu in self.assignment.gpus or ()}
+        there = tuple(
+            replace(reading, memory_bytes=reading.memory_bytes or before.get(reading.uuid, 0))
+            for reading in readings
+            if not reading.lost
+        )
+        taken_away = frozenset(gpu.uuid for gpu in there if self.terms.permit(now, [gpu.uuid]).drain_by is not None)
+        same = self.assignment.gpus is not None and before == {gpu.uuid: gpu.memory_bytes for gpu in there}
+        if same and taken_away == self.assignment.taken_away:
             return []
+        self.assignment.gpus, self.assignment.taken_away = there, taken_away
         self.assignment.plan(self._seated())
         self._settle(now)
         return [self._tell()]
+
+    def _on(self, uuid: str) -> list[EngineView]:
+        """The engines that run on a GPU, will run there or, having none, could."""
+        return [engine for engine in self.engines.values() if uuid in (self._devices(engine) or (uuid,))]
+
+    def gpus_of(self, engine: EngineView) -> list[int]:
+        """The indexes of the GPUs that it runs on, or is to run on."""
+        devices = self._devices(engine)
+        return [reading.index for reading in self.terms.readings if reading.uuid in devices]
 
     def _devices(self, engine: EngineView) -> Sequence[str]:
         """Its GPUs: those that it runs on, or is to run on."""
@@ -238,8 +240,9 @@ class NodeState:
     def _take_permits(self, now: float) -> None:
         for engine in self.engines.values():
             engine.permit = self.terms.permit(now, self._devices(engine))
-        wanted = [engine.permit for engine in self.engines.values() if engine.id in self.assignment.seats]
-        self.permit = node_permit(wanted) if wanted else self.terms.permit(now)
+        seated = [engine for engine in self.engines.values() if engine.id in self.assignment.seats]
+        alive = [engine for engine in seated if engine.state in _ALIVE] or seated
+        self.permit = node_permit(engine.permit for engine in alive) if alive else self.terms.permit(now)
 
     def _obey_terms(self, now: float) -> list[Effect]:
         """Take in what is permitted now: what is loaded, and what runs."""
@@ -250,7 +253,7 @@ class NodeState:
             if engine.permit.stop is not engine.kept:
                 engine.kept = engine.permit.stop
                 if engine.kept:
-                    engine.keep_back(now, KEPT_BACK)
+                    engine.keep_back(now, engine.permit.reason)
                 elif engine.id in self.assignment.seats:
                     engine.want(now)
                 else:
@@ -287,7 +290,7 @@ class NodeState:
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         served = self.assignment.needs
-        self.engines = {e.id: e for e in self.engines.values() if e.id in served or e.loaded}
+        self.engines = {e.id: e for e in self.engines.values() if e.id in served or e.loaded or e.in_flight}
         changed = False
         for engine in self.engines.values():
             if not self.draining and engine.unloads(now):
@@ -312,7 +315,11 @@ class NodeState:
         """Start it where it has room; True where people should hear of what came of that."""
         loaded = {other.id: other.seat or ANYWHERE for other in self.engines.values() if other.loaded}
         unseen = self.terms.wanted.gpus and self.assignment.gpus is None
-        if self.draining or unseen or not self.assignment.has_room(engine.id, loaded):
+        # To load is work too; and what has just ended there is not free before the next reading says so.
+        freed_at = max((self._freed_at.get(device, -1.0) for device in self._devices(engine)), default=-1.0)
+        if self.draining or unseen or not engine.permit.admits or self._read_at < freed_at:
+            return False
+        if not self.assignment.has_room(engine.id, loaded):
             return False
         seat = self.assignment.seats[engine.id].started_on(self.terms.readings)
         if isinstance(seat, str):
@@ -332,13 +339,18 @@ class NodeState:
             return self.permit.state, self.permit.reason
         if not self.engines:
             return State.PAUSED, "no model is to be served"
-        best = min(self.engines.values(), key=lambda e: _BEST_FIRST.index(e.state))
-        return best.state, best.reason or best.detail
+        best = self._best()
+        return best.state, best.reason
 
-    def gpus_of(self, engine: EngineView) -> list[int]:
-        """The indexes of the GPUs that it runs on, or is to run on."""
-        devices = self._devices(engine)
-        return [reading.index for reading in self.terms.readings if reading.uuid in devices]
+    def next_action(self) -> str:
+        """What its owner can do about its state."""
+        if self.permit.state is not None or not self.engines:
+            return self.permit.next_action
+        best = self._best()
+        return "" if best.state in SERVING else best.next_action
+
+    def _best(self) -> Shown:
+        return best(map(self.shown, self.engines.values()))
 
     def shown(self, engine: EngineView) -> Shown:
         """An engine as people see it."""
@@ -354,12 +366,6 @@ class NodeState:
         seen_as = self.shown(engine)
         state = State.DRAINING if self.draining else seen_as.state
         return report(engine, replace(seen_as, state=state), memory_bytes, unix_ms - int((now - engine.since) * 1000))
-
-
-def _bytes_taken(engine: EngineView) -> int:
-    """What it may take of each of its GPUs; where that was not said, all of it."""
-    seat = engine.seat or ANYWHERE
-    return seat.bytes_each + OVERHEAD_BYTES if seat.needed_each else WHOLE_CARD_BYTES
 
 
 def _actuations(wishes: Wishes) -> list[Effect]:

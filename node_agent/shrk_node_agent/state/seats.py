@@ -1,7 +1,7 @@
 """Which GPUs each model gets, and how much of them: planned together, and kept by each for as long as it is loaded.
 
-A model gets what it needs. Where all models that could be here are, what is left is shared out among them, since a
-larger cache serves more callers; a model whose owner says what it takes gets exactly that.
+A model gets what it needs. Where all models of the catalogue that could be here are, what is left is shared out among
+them, since a larger cache serves more callers; a model whose owner says what it takes gets exactly that.
 Bytes are those of one GPU unless a name says otherwise.
 """
 
@@ -15,6 +15,10 @@ from shrk_node_agent.state.terms.fit import Fit, Model, fits, pack, usable
 
 #: Of what is free on a GPU when an engine starts there: its own context is not in its share.
 FREE_SHARE_MAX = 0.97
+#: Of a GPU that a model has to itself: with less than this free, somebody else is there.
+WHOLE_FREE_SHARE_MIN = 0.5
+#: More than any card has.
+WHOLE_CARD_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +29,15 @@ class Seat:
     devices: tuple[str, ...] = ()
     #: It may take so much of each; 0: not known, and the engine takes its default.
     bytes_each: int = 0
-    #: The least with which it is worth starting.
+    #: The least with which it is worth starting; 0: nobody knows, and it has its GPU to itself.
     needed_each: int = 0
     #: All that the smallest of its GPUs has; 0: not told.
     device_bytes: int = 0
+
+    @property
+    def bytes_taken(self) -> int:
+        """Of each of its GPUs, as others have to reckon."""
+        return self.bytes_each if self.needed_each else WHOLE_CARD_BYTES
 
     def on(self, gpus: Iterable[GpuReading]) -> list[GpuReading]:
         """Its GPUs among these."""
@@ -41,9 +50,10 @@ class Seat:
             if gpu.memory_free_bytes is None or not gpu.memory_bytes:
                 continue
             free = int(gpu.memory_free_bytes * FREE_SHARE_MAX)
-            if free < self.needed_each:
+            least = self.needed_each or int(usable(gpu) * WHOLE_FREE_SHARE_MIN)
+            if free < least:
                 return (
-                    f"It needs {self.needed_each / 1e9:.1f} GB of GPU {gpu.index}, where {free / 1e9:.1f} GB are free: "
+                    f"It needs {least / 1e9:.1f} GB of GPU {gpu.index}, where {free / 1e9:.1f} GB are free: "
                     "other programs hold the rest"
                 )
             seat = replace(seat, bytes_each=min(seat.bytes_each, free))
@@ -96,7 +106,7 @@ def _taken(seats: Iterable[Seat]) -> dict[str, int]:
     taken: dict[str, int] = {}
     for seat in seats:
         for device in seat.devices:
-            taken[device] = taken.get(device, 0) + seat.bytes_each
+            taken[device] = taken.get(device, 0) + seat.bytes_taken
     return taken
 
 

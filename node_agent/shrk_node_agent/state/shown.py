@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shrk_contract.terms import SERVING, EngineReport, State, Status
@@ -15,6 +16,22 @@ _NEXT_ACTION = {
     State.STARTING: "",
     State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here and there is room.",
 }
+
+
+#: What the node as a whole is, from the best of its engines.
+_BEST_FIRST = (
+    State.ONLINE,
+    State.BUSY,
+    State.LOADING,
+    State.DOWNLOADING,
+    State.STARTING,
+    State.COOLING,
+    State.DRAINING,
+    State.PAUSED,
+    State.OFF_SCHEDULE,
+    State.OFFLINE,
+    State.INCOMPATIBLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +48,15 @@ def shown(engine: EngineView, node_admits: bool) -> Shown:
     permit = engine.permit
     if node_admits and not permit.admits and permit.state is not None and engine.state in SERVING:
         return Shown(permit.state, permit.reason, permit.next_action)
+    if engine.start_at is not None and not permit.admits:
+        return Shown(engine.state, permit.reason, permit.next_action)
     next_action = permit.next_action if engine.kept else _NEXT_ACTION.get(engine.state, "")
     return Shown(engine.state, engine.reason or engine.detail, next_action)
+
+
+def best(engines: Iterable[Shown]) -> Shown:
+    """What the node as a whole is: the best of its engines, of which there is one at least."""
+    return min(engines, key=lambda one: _BEST_FIRST.index(one.state))
 
 
 def report(engine: EngineView, seen_as: Shown, memory_bytes: int, since_unix_ms: int) -> EngineReport:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shrk_node_agent.engine.download import Downloads
+from shrk_node_agent.engine.revisions import RevisionLock
 from shrk_node_agent.engine.sweep import sweep
-from shrk_node_agent.owner import contained, device_of, gpu_settings, wanted_of
+from shrk_node_agent.owner import PRETENDED_BYTES, contained, device_of, gpu_settings, needs_of, wanted_of
 from shrk_node_agent.sensors.none import NoGpus
 from shrk_node_agent.settings import AgentSettings, CatalogueEntry
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.fit import SizeUnknown, needed
 from shrk_node_agent.state.terms.occupancy import When
 
 
@@ -40,3 +43,21 @@ def test_what_is_kept_of_gpus_settings_outlives_the_sweep_of_an_agent_that_start
     kept.touch()
     assert sweep(tmp_path / "run") == ()
     assert kept.exists()
+
+
+def test_what_is_served_needs_what_its_owner_says_or_its_name_tells_and_the_rest_of_the_catalogue_is_known(
+    tmp_path: Path,
+) -> None:
+    catalogue = {
+        "spare": CatalogueEntry(source="org/Spare-7B-AWQ"),
+        "said": CatalogueEntry(source="org/Said-70B", memory_gb=5),
+        "word": CatalogueEntry(source="anything"),
+    }
+    owned = AgentSettings(catalogue=catalogue, models=("word", "said"))
+    real = Downloads(tmp_path, tmp_path, RevisionLock(tmp_path / "models.lock"), tmp_path)
+    needs = {need.engine: need for need in needs_of(owned, real)}
+    assert [(name, need.served) for name, need in needs.items()] == [("word", True), ("said", True), ("spare", False)]
+    assert (needs["said"].memory_bytes, needs["spare"].sized().parameters) == (5 * 10**9, 7.0)
+    assert isinstance(needed(needs["word"].sized()), SizeUnknown)
+    pretended = {need.engine: need for need in needs_of(owned, None)}
+    assert pretended["word"].sized().memory_bytes == PRETENDED_BYTES, "a simulated engine's source is any word"

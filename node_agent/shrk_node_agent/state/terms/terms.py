@@ -47,9 +47,8 @@ class Terms:
         self.opening = Opening(open=True)
         self.heats: dict[str, Heat] = {}
         self._owners: dict[str, Owner] = {}
-        #: By the wall clock; None: when it is resumed.
+        #: When the pause ends by the wall clock, from the first tick on that told it.
         self._pause_ends: datetime | None = None
-        self._utc = datetime.fromtimestamp(0, UTC)
         #: Why nothing could be read when that was last tried; empty: it could.
         self._failure = ""
 
@@ -88,7 +87,7 @@ class Terms:
             since, at_once = self.pause.since, at_once or self.pause.at_once
         else:
             since = now
-        self._pause_ends = None if seconds is None else self._utc + timedelta(seconds=seconds)
+        self._pause_ends = None
         self.pause = Pause(since, None if seconds is None else now + seconds, at_once)
 
     def _missing(self, readings: Sequence[GpuReading]) -> list[GpuReading]:
@@ -115,9 +114,10 @@ class Terms:
     def tick(self, now: float, utc: datetime) -> Wishes:
         """Time has passed; what should be set on GPUs."""
         self.opening = self.wanted.schedule.at(utc, self.wanted.zone)
-        self._utc = utc
-        if self.pause is not None and self._pause_ends is not None:
+        if self.pause is not None and self.pause.until is not None:
             # The monotonic clock stands still while a machine sleeps; its owner's does not.
+            if self._pause_ends is None:
+                self._pause_ends = utc + timedelta(seconds=self.pause.until - now)
             self.pause = replace(self.pause, until=now + (self._pause_ends - utc).total_seconds())
         if self.pause is not None and not self.pause.holds(now):
             self.pause = None

@@ -77,10 +77,14 @@ def test_with_a_script_every_node_plays_its_own_copy_of_it() -> None:
         assert [one["scripted_gpu"] for one in settings] == [f"{STATE}/dev-{n}/gpu.{suffix}" for n in (1, 2, 3)]
 
 
-def test_cards_that_vllm_may_heat_and_no_node_watches_are_told() -> None:
+def test_one_node_alone_uses_real_cards_as_it_would_anywhere_and_several_use_none_and_say_so() -> None:
     vllm = replace(plan(), engine=EngineKind.VLLM)
-    assert "watched by none of these nodes: no temp_max holds" in vllm.unwatched(nvidia=True)
-    assert [vllm.unwatched(nvidia=False), plan().unwatched(nvidia=True)] == ["", ""]
+    assert "use none of its GPUs" in vllm.unused(nvidia=True)
+    assert [vllm.unused(nvidia=False), plan().unused(nvidia=True)] == ["", ""]
+    alone = replace(vllm, nodes=vllm.nodes[:1])
+    assert alone.unused(nvidia=True) == ""
+    found = [tomllib.loads(agent_config(one, one.nodes[0], 1))["gpu"] for one in (vllm, alone, plan())]
+    assert found == ["none", "auto", "none"]
 
 
 def test_names_and_paths_with_quotes_survive_the_settings_file() -> None:

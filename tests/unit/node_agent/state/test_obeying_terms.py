@@ -66,7 +66,7 @@ def test_a_paused_node_takes_nothing_lets_answers_end_and_gives_the_memory_back(
 def test_what_is_assigned_while_the_owner_has_the_machine_is_loaded_when_they_give_it_back() -> None:
     node = a_node()
     node.handle(seen.PauseAsked(1.0, 100.0))
-    node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON))
+    node.handle(seen.Tick(1.0 + DRAIN_SECONDS, NOON + timedelta(seconds=1.0 + DRAIN_SECONDS)))
     node.handle(seen.EngineEnded(62.0, "m", "stopped", False))
     node.handle(seen.Assigned(63.0, 1, 1, ("m",)))
     assert do.StartEngine("m") not in node.handle(seen.Tick(64.0, NOON + timedelta(seconds=64)))
@@ -171,6 +171,16 @@ def test_a_pause_that_was_there_before_the_agent_lets_nothing_start() -> None:
     assert not [e for e in node.handle(seen.Tick(0.25, NOON)) if isinstance(e, do.StartEngine)]
     node.handle(seen.ResumeAsked(5.0))
     assert do.StartEngine("m") in node.handle(seen.Tick(5.25, NOON))
+
+
+def test_a_timed_pause_that_was_there_before_the_agent_ends_when_its_owner_meant() -> None:
+    node = NodeState([Need("m", "m")])
+    node.handle(seen.PauseAsked(100.0, 7_200.0, at_once=True))
+    for seconds in (0.25, 3_600.0, 7_199.0):
+        effects = node.handle(seen.Tick(100.0 + seconds, NOON + timedelta(seconds=seconds)))
+        assert not [e for e in effects if isinstance(e, do.StartEngine)]
+        assert node.status()[0] is State.PAUSED
+    assert do.StartEngine("m") in node.handle(seen.Tick(7_301.0, NOON + timedelta(seconds=7_201)))
 
 
 def test_a_machine_that_slept_ends_a_pause_when_its_owner_meant() -> None:

@@ -10,7 +10,7 @@ from shrk_contract.terms import Endpoint, ModelOutcome, Pin, Rejection, State
 from shrk_node_agent.state import effects as do
 from shrk_node_agent.state import events as seen
 from shrk_node_agent.state.assignment import NOT_ASSIGNED, NOT_SERVED
-from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.devices import GpuProcess, GpuReading
 from shrk_node_agent.state.effects import Effect
 from shrk_node_agent.state.needs import Need
 from shrk_node_agent.state.node import NodeState
@@ -89,6 +89,10 @@ def test_what_no_other_model_could_use_is_shared_out_unless_the_owner_has_said_h
     said = a_node(need("b", 5), gpus=[gpu(0)]).engines["b"].seat
     assert said is not None
     assert (said.bytes_each, said.device_bytes) == (5 * GB, 24 * GIB)
+    catalogue = a_node(guessed, replace(need("not served", 18), served=False), gpus=[gpu(0)])
+    seat = catalogue.engines["a"].seat
+    assert seat is not None
+    assert (seat.bytes_each, list(catalogue.engines)) == (seat.needed_each, ["a"]), "its owner may want the other, too"
     beside = a_node(guessed, need("too much beside it", 18), gpus=[gpu(0)]).engines["a"].seat
     assert beside is not None
     assert beside.bytes_each == beside.needed_each, "a coordinator may want the other one here, in place of neither"
@@ -111,7 +115,9 @@ def test_what_a_coordinator_wants_is_loaded_once_its_place_is_free_and_declined_
     node.handle(seen.Assigned(2.0, 1, 2, ("b",)))
     assert not starts(node.handle(seen.Tick(2.25, NOON)))
     node.handle(seen.EngineEnded(3.0, "a", "stopped", False))
-    assert starts(node.handle(seen.Tick(3.25, NOON))) == {"b": ("GPU-0",)}
+    assert not starts(node.handle(seen.Tick(3.25, NOON))), "what the last reading told of its memory was before"
+    read(node, 3.5, gpu(0))
+    assert starts(node.handle(seen.Tick(3.75, NOON))) == {"b": ("GPU-0",)}
 
 
 def test_who_is_loaded_keeps_its_gpu_whatever_is_assigned_beside_it() -> None:
@@ -121,6 +127,7 @@ def test_who_is_loaded_keeps_its_gpu_whatever_is_assigned_beside_it() -> None:
     for engine in ("a", "c"):
         node.handle(seen.Tick(1.25, NOON))
         node.handle(seen.EngineEnded(2.0, engine, "stopped", False))
+    read(node, 2.5, gpu(0), gpu(1))
     node.handle(seen.Assigned(3.0, 1, 2, ("a", "c", "b")))
     assert node.engines["b"].seat is not None
     assert devices(node)["b"] == [1]
@@ -128,7 +135,8 @@ def test_who_is_loaded_keeps_its_gpu_whatever_is_assigned_beside_it() -> None:
 
 
 def test_an_engine_waits_while_another_program_holds_the_memory_and_says_so() -> None:
-    full = gpu(0, free=4 * GB)
+    # Of many small ones, none of which counts as somebody.
+    full = replace(gpu(0, free=4 * GB), processes=())
     node = a_node(need("a", 15), gpus=[full])
     assert node.engines["a"].seat is None
     assert node.engines["a"].state is State.STARTING
@@ -164,13 +172,15 @@ def test_models_of_a_gpu_that_is_lost_go_to_another_that_has_room() -> None:
     assert not starts(node.handle(seen.Tick(3.25, NOON)))
     assert node.engines["b"].state is State.PAUSED
     assert "needs 15.0 GB, GPU 0 has 13.7 GB left" in node.engines["b"].reason
-    read(node, 4.0, gpu(0), gpu(1))
-    assert starts(node.handle(seen.Tick(4.25, NOON))) == {"b": ("GPU-1",)}
+    for now in range(4, 44):
+        read(node, float(now), gpu(0), gpu(1))
+    assert starts(node.handle(seen.Tick(44.25, NOON))) == {"b": ("GPU-1",)}, "once it is known to be cool"
     small = a_node(need("a", 10), need("c", 5), need("b", 15))
     assert devices(small)["b"] == [1]
     read(small, 2.0, gpu(0, None, lost=True), gpu(1))
     small.handle(seen.Tick(2.25, NOON))
     small.handle(seen.EngineEnded(3.0, "c", "stopped", False))
+    read(small, 3.1, gpu(0, None, lost=True), gpu(1))
     assert starts(small.handle(seen.Tick(3.25, NOON))) == {"c": ("GPU-1",)}
 
 
@@ -189,6 +199,98 @@ def test_a_model_taken_off_the_list_is_unloaded_and_one_put_on_it_is_loaded() ->
     node.handle(seen.Tick(4.25, NOON))
     assert [report.model for report in node.reports(5.0, 0)] == ["b"]
     assert [outcome.obeyed for outcome in assigned(node, "a")] == [False]
+
+
+def test_nothing_is_loaded_on_a_gpu_that_may_take_no_work() -> None:
+    for celsius in (69.0, None):
+        node = NodeState([need("a", 15)], terms=Terms(Wanted(cap=70.0, gpus=True)))
+        for second in range(20):
+            read(node, float(second), gpu(0, celsius))
+            assert not starts(node.handle(seen.Tick(second + 0.5, NOON)))
+        assert "GPU 0" in node.reports(20.0, 0)[0].status.reason
+
+
+def test_a_poll_that_does_not_tell_the_memory_promises_nothing_twice() -> None:
+    untold = replace(gpu(0), memory_bytes=0)
+    node = a_node(need("a", 15), need("b", 15), gpus=[untold])
+    assert devices(node) == {"a": [0]}
+    for second in range(1, 5):
+        read(node, float(second), gpu(0))
+        assert not starts(node.handle(seen.Tick(second + 0.5, NOON)))
+    told = a_node(need("a", 15), gpus=[gpu(0)])
+    read(told, 2.0, untold)
+    assert told.assignment.gpus is not None
+    assert told.assignment.gpus[0].memory_bytes == 24 * GIB
+
+
+def test_a_node_whose_only_engine_that_serves_is_too_hot_cools() -> None:
+    node = a_node(need("a", 15), need("b", 15))
+    node.handle(seen.EngineEnded(1.0, "b", "it does not load", incompatible=True))
+    for now in (2.0, 3.0):
+        read(node, now, gpu(0, 69.0), gpu(1))
+    assert node.status() == (State.COOLING, node.engines["a"].permit.reason)
+    assert "GPU 0: 69 °C of 70 °C" in node.kept_back
+
+
+def test_what_is_of_no_known_size_starts_once_the_one_before_it_has_left_the_card() -> None:
+    node = a_node(Need("u", "u"), Need("v", "v"), gpus=[gpu(0, free=25 * GB)])
+    assert devices(node) == {"u": [0]}
+    node.handle(seen.Assigned(1.0, 1, 1, ("v",)))
+    held = gpu(0, free=2 * GB)
+    read(node, 1.5, held)
+    node.handle(seen.Tick(1.75, NOON))
+    node.handle(seen.EngineEnded(2.0, "u", "stopped", False))
+    assert not starts(node.handle(seen.Tick(2.25, NOON)))
+    read(node, 2.5, replace(held, processes=()))
+    assert not starts(node.handle(seen.Tick(2.75, NOON))), "the driver still counts what has gone"
+    read(node, 3.5, gpu(0, free=25 * GB))
+    assert starts(node.handle(seen.Tick(3.75, NOON))) == {"v": ("GPU-0",)}
+
+
+def test_what_was_not_free_when_an_engine_began_may_be_when_it_begins_again() -> None:
+    little = replace(gpu(0, free=9 * GB), processes=())
+    node = a_node(Need("a", "a", size=Model("a", 1.5)), gpus=[little])
+    first = node.engines["a"].seat
+    assert first is not None
+    assert first.bytes_each < 9 * GB
+    node.handle(seen.Assigned(1.0, 1, 1, ("a",)))
+    node.handle(seen.EngineEnded(2.0, "a", "it crashed", False))
+    read(node, 10.0, gpu(0, free=25 * GB))
+    read(node, 50.0, gpu(0, free=25 * GB))
+    for second in range(51, 90):
+        read(node, float(second), gpu(0, free=25 * GB))
+        node.handle(seen.Tick(second + 0.5, NOON))
+    again = node.engines["a"].seat
+    assert again is not None
+    assert again.bytes_each > 20 * GB
+
+
+def test_a_model_goes_to_a_card_that_is_free_rather_than_to_one_that_its_owner_uses() -> None:
+    node = a_node(need("a", 15), need("b", 15))
+    node.handle(seen.Assigned(1.0, 1, 1, ("b",)))
+    node.handle(seen.Tick(1.25, NOON))
+    node.handle(seen.EngineEnded(2.0, "a", "stopped", False))
+    node.handle(seen.Assigned(3.0, 1, 2, ()))
+    node.handle(seen.Tick(3.25, NOON))
+    node.handle(seen.EngineEnded(4.0, "b", "stopped", False))
+    game = replace(gpu(0), processes=(GpuProcess(77, 4 * GIB),))
+    for second in range(5, 15):
+        read(node, float(second), game, gpu(1))
+    node.handle(seen.Assigned(15.0, 1, 3, ("a",)))
+    assert starts(node.handle(seen.Tick(15.25, NOON))) == {"a": ("GPU-1",)}
+
+
+def test_an_answer_that_outlasts_a_model_taken_off_the_list_does_no_harm() -> None:
+    node = a_node(need("a", 10), need("b", 5), gpus=[gpu(0)])
+    assert isinstance(ask(node, 1.0, "a"), do.RunAttempt)
+    node.handle(seen.ModelsChanged(2.0, (need("b", 5),)))
+    node.handle(seen.EngineEnded(3.0, "a", "it crashed", False))
+    node.handle(seen.Tick(3.25, NOON))
+    node.handle(seen.AttemptEnded(4.0, (1, 1)))
+    node.handle(seen.Tick(4.25, NOON))
+    assert list(node.engines) == ["b"]
+    node.handle(seen.ModelsChanged(5.0, (need("a", 10), need("b", 5))))
+    assert (node.engines["a"].in_flight, node.engines["a"].since) == (0, 5.0)
 
 
 def assigned(node: NodeState, *models: str) -> Sequence[ModelOutcome]:

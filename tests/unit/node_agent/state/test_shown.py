@@ -19,7 +19,7 @@ def test_what_serves_is_shown_as_its_own_gpus_leave_it_and_the_nodes_state_is_sa
 
 
 def test_what_is_kept_back_has_the_remedy_of_the_owners_terms() -> None:
-    engine = EngineView("m", "m", State.PAUSED, "kept back", permit=HOT, kept=True)
+    engine = EngineView("m", "m", State.PAUSED, "kept back", permit=HOT, kept=True, start_at=None)
     assert shown(engine, node_admits=True) == Shown(State.PAUSED, "kept back", "Nothing: it cools down.")
     engine.kept = False
     assert "as soon as a coordinator wants it" in shown(engine, node_admits=True).next_action
