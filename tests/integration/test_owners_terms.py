@@ -53,7 +53,7 @@ async def test_a_card_that_gets_hot_in_the_middle_of_an_answer_hands_it_over_and
         await network.until_serving("m", 2)
         for node, _ in machines.values():
             await state_of(node, "online")
-        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, "stream": True}
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 160, "stream": True}
         async with (
             network.session() as session,
             session.post(f"{network.base_url}/chat/completions", json=body) as answer,
