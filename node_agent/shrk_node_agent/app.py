@@ -100,7 +100,7 @@ class Agent:
         if self._downloads is not None:
             start = partial(fetched.start, downloads=self._downloads, start_engine=start)
         turned = Overseer.of_this_process().turned
-        self._gpus = gpus_of(settings, time.monotonic, self._load)
+        self._gpus = gpus_of(settings, time.monotonic, self._load, sets=True)
         state = NodeState(
             needs_of(settings, self._downloads), settings.memory_bytes, OwnerTerms(wanted_of(settings, self._gpus))
         )

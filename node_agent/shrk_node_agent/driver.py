@@ -102,6 +102,10 @@ class Driver:
         """Monotonic seconds."""
         return time.monotonic()
 
+    def source(self, engine: EngineId) -> str:
+        """Where it has its weights from, as `EngineSpec.source`: what the catalogue said when the agent started."""
+        return self._specs[engine].source
+
     async def run(self) -> None:
         """Tick until cancelled."""
         while True:

@@ -30,10 +30,16 @@ PRETENDED_BYTES = 1_000_000_000
 _CONTAINED = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
-def gpus_of(settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float]) -> Gpus:
-    """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed."""
+def gpus_of(
+    settings: AgentSettings, clock: Callable[[], float], load: Callable[[], float], *, sets: bool = False
+) -> Gpus:
+    """The sensors; `load`, 0 to 1, is what a scripted GPU warms up by. Raises SensorsFailed.
+
+    `sets`: for the agent that holds the lock of the node's folder, and for nobody else: it takes what is written there
+    of GPUs' settings for what an agent left that was killed, and sets it back.
+    """
     given = (str(settings.gpu), settings.visible_devices, settings.scripted_gpu)
-    return choose(*given, clock=clock, load=load, kept=gpu_settings(settings.state_dir))
+    return choose(*given, clock=clock, load=load, kept=gpu_settings(settings.state_dir) if sets else None)
 
 
 def gpu_settings(state_dir: Path) -> Path:

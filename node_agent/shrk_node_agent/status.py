@@ -38,6 +38,7 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
             {
                 "id": engine.id,
                 "model": engine.model,
+                "source": driver.source(engine.id),
                 "state": str(shown.state),
                 "reason": shown.reason,
                 "next_action": shown.next_action,

@@ -32,6 +32,7 @@ def engine(model: str, **other: Any) -> dict[str, Any]:
     return {
         "id": model,
         "model": model,
+        "source": f"org/{model}",
         "state": "online",
         "reason": "",
         "detail": "",

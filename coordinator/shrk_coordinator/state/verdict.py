@@ -97,7 +97,8 @@ _NEXT: Mapping[State, str] = {
     State.DRAINING: "Start the agent again when it should serve.",
     State.QUARANTINED: "One request at a time is tried there, and a token makes it well. If it stays so, read the "
     "engine's log on that machine.",
-    State.INCOMPATIBLE: "Mend the model's source or take it off the node's models, then restart its agent.",
+    State.INCOMPATIBLE: "Take it off the node's models, or mend what the reason names and let its owner try again: "
+    "shrk resume. For another source, its agent is started again.",
     State.UNREACHABLE: "It may come back by itself. If not, look at that machine's network and load.",
     State.OFFLINE: "Start the agent on that machine, and see that it reaches the coordinator's link port.",
 }

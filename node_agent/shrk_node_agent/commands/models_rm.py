@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,9 +69,8 @@ def rm(
         act_as_owner(settings.state_dir)
         removals = [_removal(name, settings) for name in dict.fromkeys(names)]
         here = [one for one in removals if one.is_here]
-        known = frozenset(settings.catalogue)
         for one in here:
-            _check_unused(one, settings.state_dir, known)
+            _check_unused(one, settings.state_dir)
         if not as_json:
             for one in removals:
                 if not one.is_here:
@@ -80,7 +79,7 @@ def rm(
             print("Nothing is removed.")
             raise typer.Exit(1)
         for one in here:
-            _remove(one, settings.state_dir, known)
+            _remove(one, settings.state_dir)
             if not as_json:
                 print(_freed(one))
         if as_json:
@@ -108,20 +107,22 @@ def _removal(name: str, settings: AgentSettings) -> Removal:
     return Removal(name, source, found, names, found.size())
 
 
-def _check_unused(one: Removal, state_dir: Path, known: Collection[str]) -> None:
-    """Raises NotNow while a running agent has the model, or one that the settings no longer name: it might be it."""
+def _check_unused(one: Removal, state_dir: Path) -> None:
+    """Raises NotNow while a running agent has a model of the same repository. The agent itself says which it has: the
+    settings may have been changed since it started."""
     try:
         engines = polling.status(state_dir)["engines"]
     except NotRunning:
         return
     for engine in engines:
         model = engine["model"]
-        is_it = model in one.names or model not in known
+        # An agent from before there was a source in its status: any of its models might be this one.
+        is_it = engine.get("source", one.source) == one.source
         if is_it and (engine["pids"] or engine["state"] not in _NOT_LOADED):
             raise NotNow(
                 f"{one.name} is in use: the agent's model {model} is {engine['state']}, and nothing is removed. Stop "
-                "the agent (shrk stop), or take the model off `models` (shrk set models OTHER,...) and start the "
-                f"agent again, then: shrk models rm {shlex.quote(one.name)}"
+                f"the agent (shrk stop), or take {model} off `models`, which an agent takes in at once (shrk set "
+                f"models OTHER,...). Once it has ended (shrk status): shrk models rm {shlex.quote(one.name)}"
             )
 
 
@@ -147,7 +148,7 @@ def _agreed(here: Sequence[Removal], *, may_ask: bool) -> bool:
         raise KeyboardInterrupt from error
 
 
-def _remove(one: Removal, state_dir: Path, known: Collection[str]) -> None:
+def _remove(one: Removal, state_dir: Path) -> None:
     """Raises NotNow."""
     from shrk_node_agent.engine.removal import NotRemoved
     from shrk_node_agent.engine.revisions import LockUnreadable, RevisionLock
@@ -164,7 +165,7 @@ def _remove(one: Removal, state_dir: Path, known: Collection[str]) -> None:
         try:
             forgotten = lock.forget(one.source)
             try:
-                _check_unused(one, state_dir, known)
+                _check_unused(one, state_dir)
             except BaseException:
                 lock.keep(forgotten)
                 raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import tomlkit
@@ -132,10 +134,22 @@ def models(
         name, entry = (chosen.known.name, chosen.entry()) if chosen else _own(word, simulated=simulated)
         if name in has:
             raise AnswerWrong(f"{name} is in the catalogue already, with what `shrk get catalogue` shows")
+        if name in added and added[name] != entry:
+            raise AnswerWrong(_one_name(name, str(entry["source"]), str(added[name]["source"]), {*has, *added}))
         added[name] = entry
     if added:
         _judge({"catalogue": {name: dict(entry) for name, entry in added.items()}, "memory_gb": memory_gb}, "catalogue")
     return Models(added)
+
+
+def _one_name(name: str, source: str, other: str, taken: Collection[str]) -> str:
+    """Why a model cannot be added beside one of its name, and how it can be under another."""
+    free = next(new for n in count(2) if (new := f"{name}-{n}") not in taken)
+    key = shlex.quote(f"catalogue.{tomlkit.key(free).as_string()}.source")
+    return (
+        f"{source} and {other} would both be called {name}: take one of them now, and add the other afterwards under a "
+        f"name of its own, such as: shrk set {key} {shlex.quote(source)}"
+    )
 
 
 def _own(word: str, *, simulated: bool) -> tuple[str, Mapping[str, object]]:

@@ -24,7 +24,7 @@ from shrk_node_agent.sensors.gpu import (
     VisibleDevicesWrong,
 )
 from shrk_node_agent.sensors.nvml_words import FOR_EVER, GONE, LOST, code_of, throttle_words, why_gone
-from shrk_node_agent.sensors.set_values import NotKept, SetValues
+from shrk_node_agent.sensors.set_values import Key, NotKept, SetValues
 from shrk_node_agent.state.devices import Device, DevicesRefused, GpuProcess, GpuReading, visible
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ _log = structlog.get_logger(__name__)
 
 #: Drivers round a limit to what the board can hold; what differs by more was not taken.
 READ_BACK_WATTS_MAX = 1.0
+#: Of setting back at the end: a driver that has forgotten us by then is asked anew.
+CLOSE_TRIES_MAX = 2
 #: What of a GPU can be set.
 SETTABLE = (Metric.POWER_LIMIT, Metric.TARGET_TEMPERATURE)
 
@@ -103,15 +105,38 @@ class NvmlDriver:
         )
 
     def close(self) -> None:
-        """As in `Driver`: what we set is set back, unless somebody else has set it since."""
-        for gpu in self._gpus if self._initialised else ():
-            for metric in SETTABLE:
-                self._restore(gpu, metric)
+        """As in `Driver`: what we set is set back, unless somebody else has set it since; what is not, is logged."""
+        why: dict[Key, str] = {}
+        otherwise = "this GPU is not there"
+        try:
+            for _ in range(CLOSE_TRIES_MAX if self._set.originals() else 0):
+                try:
+                    why = self._restore_all()
+                    break
+                except SensorsFailed as failed:
+                    otherwise = str(failed)
+                    self._disconnect()
+            for (uuid, metric), was in self._set.originals().items():
+                reason = f"{why.get((uuid, metric), otherwise)}; an agent that starts here sets it back once it can"
+                _log.warning("gpu_setting_not_restored", gpu=uuid, setting=str(metric), was=was, reason=reason)
+        except NotKept as why_not:
+            _log.warning("gpu_settings_not_restored", reason=str(why_not))
         self._disconnect()
 
     # --- the connection ------------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        known = self._opened()
+        chosen = visible(self._wanted, [gpu.device for gpu in known])
+        if isinstance(chosen, DevicesRefused):
+            raise VisibleDevicesWrong(chosen.reason)
+        for gpu in known:
+            if gpu.device not in chosen:
+                self._left_out[gpu.index] = "visible_devices does not name it"
+        self._gpus = [gpu for gpu in known if gpu.device in chosen]
+
+    def _opened(self) -> list[_Gpu]:
+        """All GPUs that the driver gives us, asked anew. Raises SensorsFailed."""
         import pynvml
 
         self._nvml = pynvml
@@ -122,14 +147,7 @@ class NvmlDriver:
             found = [self._found(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except pynvml.NVMLError as error:
             raise SensorsFailed(why_gone(pynvml, error)) from error
-        known = [gpu for gpu in found if gpu is not None]
-        chosen = visible(self._wanted, [gpu.device for gpu in known])
-        if isinstance(chosen, DevicesRefused):
-            raise VisibleDevicesWrong(chosen.reason)
-        for gpu in known:
-            if gpu.device not in chosen:
-                self._left_out[gpu.index] = "visible_devices does not name it"
-        self._gpus = [gpu for gpu in known if gpu.device in chosen]
+        return [gpu for gpu in found if gpu is not None]
 
     def _disconnect(self) -> None:
         if self._initialised:
@@ -163,7 +181,8 @@ class NvmlDriver:
         name = self._ask(gpu, Metric.NAME, lambda: str(nvml.nvmlDeviceGetName(handle)))
         gpu.device = Device(gpu.index, uuid or gpu.device.uuid, name or gpu.device.name)
         for metric in SETTABLE:
-            self._restore(gpu, metric, inherited_only=True)
+            if why_not := self._restore(gpu, metric, inherited_only=True):
+                _log.warning("gpu_setting_not_restored", gpu=gpu.device.uuid, setting=str(metric), reason=why_not)
         self._learn_abilities(gpu)
 
     def _learn_abilities(self, gpu: _Gpu) -> None:
@@ -340,18 +359,30 @@ class NvmlDriver:
             )
         return Actuated(True)
 
-    def _restore(self, gpu: _Gpu, metric: Metric, *, inherited_only: bool = False) -> None:
-        """Set it back, unless somebody else has set it since. `inherited_only`: what an agent before this one set."""
+    def _restore_all(self) -> dict[Key, str]:
+        """Set back what can be, and tell why the rest cannot. Raises SensorsFailed where the driver is gone."""
+        if not self._initialised:  # A poll failed, or the try before this one.
+            self._gpus = self._opened()
+        tried = {(gpu.device.uuid, metric): self._restore(gpu, metric) for gpu in self._gpus for metric in SETTABLE}
+        return {key: reason for key, reason in tried.items() if reason}
+
+    def _restore(self, gpu: _Gpu, metric: Metric, *, inherited_only: bool = False) -> str:
+        """Set it back, unless somebody else has set it since; why it cannot be, or "". `inherited_only`: what an agent
+        before this one set. Raises SensorsFailed."""
         key = (gpu.device.uuid, metric)
         try:
-            if not (self._set.inherited(key) if inherited_only else self._set.touched(key)):
-                return
-            before = self._set.to_restore(key, self._get(gpu, metric))
-            if before is not None:
-                self._put(gpu, metric, before)
-            self._set.forget(key)
-        except (self._nvml.NVMLError, NotKept) as error:
-            _log.warning("gpu_setting_not_restored", gpu=gpu.index, setting=str(metric), reason=str(error))
+            if self._set.inherited(key) if inherited_only else self._set.touched(key):
+                before = self._set.to_restore(key, self._get(gpu, metric))
+                if before is not None:
+                    self._put(gpu, metric, before)
+                self._set.forget(key)
+        except NotKept as why_not:
+            return str(why_not)
+        except self._nvml.NVMLError as error:
+            if code_of(self._nvml, error) in GONE:
+                raise SensorsFailed(why_gone(self._nvml, error)) from error
+            return str(error)
+        return ""
 
     def _get(self, gpu: _Gpu, metric: Metric) -> float:
         nvml = self._nvml

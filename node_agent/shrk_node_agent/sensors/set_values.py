@@ -57,6 +57,10 @@ class SetValues:
         else:
             self._keep(after)
 
+    def originals(self) -> Mapping[Key, float]:
+        """The owner's value of each that was set by us, or by an agent before, and not yet set back. Raises NotKept."""
+        return {key: held.original for key, held in self._held.items()}
+
     def touched(self, key: Key) -> bool:
         """Whether it was ever set by us, or by an agent before. Raises NotKept."""
         return key in self._held

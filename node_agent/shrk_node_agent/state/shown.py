@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shrk_contract.terms import SERVING, EngineReport, State, Status
-from shrk_node_agent.state.engines import EngineView
+from shrk_node_agent.state.engines import RETRY_COMMAND, EngineView
 
 #: As the wire bounds it.
 REASON_CHARACTERS_MAX = 2_000
 
 _NEXT_ACTION = {
-    State.INCOMPATIBLE: "Mend the model's source or take it off `models`, then restart the agent.",
+    State.INCOMPATIBLE: "Take it off `models` (shrk set models OTHER,...), or mend what the reason names and try "
+    f"again: {RETRY_COMMAND}. For another `source`, start the agent again.",
     State.STARTING: "",
     State.PAUSED: "Nothing: it is loaded as soon as a coordinator wants it here and there is room.",
 }

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from shrk_contract.settings import load
+from shrk_contract.terms import State
 from shrk_node_agent.app import Agent
 from shrk_node_agent.errors import AgentCannotRun
 from shrk_node_agent.settings import AgentSettings
+from shrk_node_agent.state import events as seen
+from shrk_node_agent.state.seats import Seat
 from shrk_node_agent.time_zone import in_force, zone
 
 
@@ -44,6 +47,17 @@ async def test_a_node_whose_identity_is_damaged_loads_nothing(tmp_path: Path) ->
     identity.mkdir(mode=0o700)
     (identity / "node.json").write_text("{}")
     assert "identity" in await ended_before_any_engine(an_agent(tmp_path))
+
+
+async def test_resuming_tries_an_incompatible_model_again(tmp_path: Path) -> None:
+    agent = an_agent(tmp_path)
+    engine = agent.driver.state.engines["m"]
+    engine.started(0.0, Seat())
+    agent.driver.post(seen.EngineEnded(1.0, "m", "it cannot be loaded", incompatible=True))
+    assert (engine.state, engine.start_at) == (State.INCOMPATIBLE, None)
+    agent.resume()
+    assert engine.state is State.STARTING
+    assert engine.start_at is not None
 
 
 async def test_the_status_tells_the_zone_in_which_the_hours_are_meant(tmp_path: Path) -> None:

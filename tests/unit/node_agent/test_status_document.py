@@ -28,7 +28,8 @@ def a_driver() -> Driver:
     """Two cards of 24 GB; the small model serves on the first, and the large one fits nowhere."""
     needs = (Need("small", "small", 5 * GB), Need("large", "large", 90 * GB))
     state = NodeState(needs, terms=Terms(Wanted(gpus=True)))
-    driver = Driver([], _nothing_starts, changed=lambda: None, state=state)
+    specs = [EngineSpec(name, name, f"org/{name}-2026") for name in ("small", "large")]
+    driver = Driver(specs, _nothing_starts, changed=lambda: None, state=state)
     cards = tuple(GpuReading(f"GPU-{n}", n, "RTX 4090", 24 << 30, None, 41.0) for n in (0, 1))
     for now in (0.0, 1.0):
         state.handle(seen.SensorsRead(now, cards, {}, frozenset()))
@@ -44,6 +45,11 @@ def test_what_tests_of_the_commands_play_is_what_an_agent_tells() -> None:
     assert played.keys() - told.keys() == {"version", "uptime_seconds", "coordinator", "schedule", "settings_error"}
     for of_agent, of_test in ((told["gpus"], played["gpus"]), (told["engines"], played["engines"])):
         assert of_test[0].keys() <= of_agent[0].keys()
+
+
+def test_each_engine_names_the_source_that_its_agent_starts_it_from() -> None:
+    told = status.document(a_driver(), "n-1", "attic", None)
+    assert [engine["source"] for engine in told["engines"]] == ["org/small-2026", "org/large-2026"]
 
 
 def test_people_see_which_model_is_on_which_gpu_and_why_one_is_on_none() -> None:

@@ -79,11 +79,13 @@ def test_files_and_commits_of_the_model_go_and_what_is_freed_is_told(node: Path)
 
 @pytest.mark.parametrize("state", ["starting", "downloading", "loading", "verifying", "online", "busy", "draining"])
 def test_a_model_that_the_agent_has_is_refused_with_what_to_do(node: Path, agent: PlayedAgent, state: str) -> None:
-    agent.change(engines=[engine("same", state=state)])
+    agent.change(engines=[engine("same", source="org/tiny", state=state)])
     status, told, error = rm("tiny", "--yes")
     assert (status, told) == (Exit.ERROR, "")
     assert f"tiny is in use: the agent's model same is {state}" in error
     assert "shrk stop" in error
+    assert "take same off `models`, which an agent takes in at once (shrk set models OTHER,...)." in error
+    assert "start the agent again" not in error
     assert is_here(node)
 
 
@@ -93,9 +95,31 @@ def test_a_paused_one_whose_process_still_ends_is_in_use(node: Path, agent: Play
     assert is_here(node)
 
 
-def test_a_model_that_the_settings_no_longer_name_might_be_this_one(node: Path, agent: PlayedAgent) -> None:
-    agent.change(engines=[engine("renamed")])
-    assert "the agent's model renamed is online" in rm("tiny", "--yes")[2]
+@pytest.mark.parametrize("running", ["tiny", "renamed"])
+def test_files_of_a_model_that_runs_stay_whatever_the_settings_say_now(
+    node: Path, agent: PlayedAgent, running: str
+) -> None:
+    agent.change(engines=[engine(running, source="org/tiny", pids=[4712])])
+    (node / "config.toml").write_text('[catalogue.tiny]\nsource = "org/new"\n')
+    status, told, error = rm("org/tiny", "--yes")
+    assert (status, told) == (Exit.ERROR, "")
+    assert f"org/tiny is in use: the agent's model {running} is online" in error
+    assert is_here(node)
+
+
+def test_a_model_that_runs_from_another_source_keeps_nobody(node: Path, agent: PlayedAgent) -> None:
+    agent.change(engines=[engine("tiny", source="org/before", pids=[4712]), engine("renamed")])
+    assert rm("tiny", "--yes")[0] == Exit.OK
+    assert not is_here(node)
+
+
+def test_of_an_agent_that_names_no_sources_any_model_that_runs_might_be_this_one(
+    node: Path, agent: PlayedAgent
+) -> None:
+    older = engine("other")
+    del older["source"]
+    agent.change(engines=[older])
+    assert "the agent's model other is online" in rm("tiny", "--yes")[2]
     assert is_here(node)
 
 

@@ -210,6 +210,8 @@ def test_unattended_the_token_may_come_from_the_environment(file: Path, monkeypa
         (["--controller", LINE, "--temp-max", "20"], "--temp-max: Input should be greater than or equal to 40, not 20"),
         (["--controller", LINE, "--schedule", "night"], "--schedule: "),
         (["--controller", LINE, "--model", "qwen"], "--model: 'qwen' is no number"),
+        (["--controller", LINE, "--model", "a/x,b/x"], "--model: b/x and a/x would both be called x"),
+        (["--controller", LINE, "--model", "a/x", "--model", "b/x"], "--model: b/x and a/x would both"),
     ],
 )
 def test_unattended_what_is_wrong_or_missing_ends_it_with_five(file: Path, words: list[str], told: str) -> None:

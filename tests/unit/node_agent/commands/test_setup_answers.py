@@ -119,6 +119,27 @@ def test_a_model_that_cannot_be_meant_is_told(text: str, told: str) -> None:
     assert told in str(wrong.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a/x,b/x", "b/x and a/x would both be called x: take one of them now"),
+        ("a/x b/X", "shrk set catalogue.x-2.source b/X"),
+        ("a/qwen3-8b,qwen3-8b", "Qwen/Qwen3-8B and a/qwen3-8b would both be called qwen3-8b"),
+        ("a/m.1,b/m.1", """shrk set 'catalogue."m.1-2".source' b/m.1"""),
+        ("a/x,a/x-2,b/x", "shrk set catalogue.x-3.source b/x"),
+    ],
+)
+def test_two_models_of_one_name_are_refused_with_what_adds_the_other(text: str, told: str) -> None:
+    with pytest.raises(AnswerWrong) as wrong:
+        models(text, OFFERED, {})
+    assert told in str(wrong.value)
+
+
+def test_a_model_that_is_said_twice_is_one_model() -> None:
+    name = OFFERED[0].known.name
+    assert list(models(f"a/x,1,a/x {name}", OFFERED, {}).added) == ["x", name]
+
+
 def test_a_model_without_a_size_is_told_where_all_share_a_bound() -> None:
     with pytest.raises(AnswerWrong, match="memory_gb: it is missing"):
         models("org/own", OFFERED, {}, memory_gb=20)

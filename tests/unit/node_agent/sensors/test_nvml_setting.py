@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shrk_node_agent.owner import gpu_settings
 from support.nvml import (
+    DRIVER_NOT_LOADED,
     FIRST,
     GPU_IS_LOST,
     NO_PERMISSION,
@@ -34,6 +37,11 @@ async def test_a_power_limit_is_read_back_and_taken_back_at_the_end(child: NvmlC
 
 async def limits(child: NvmlChild) -> list[float]:
     return [gpu["power_limit_watts"] for gpu in await child.read()]
+
+
+async def not_restored(child: NvmlChild) -> list[dict[str, Any]]:
+    """What was logged of settings that were not set back, since it was last asked for."""
+    return [line for line in await child.ask("logged") if line["event"] == "gpu_setting_not_restored"]
 
 
 async def test_after_a_step_that_failed_the_owners_limit_is_still_given_back_at_the_end(
@@ -96,6 +104,89 @@ async def test_while_an_agent_runs_a_driver_that_is_asked_anew_keeps_what_it_has
     await child.new(kept=kept)
     assert await limits(child) == [450.0, 170.0]
     assert not kept.exists()
+
+
+async def test_a_command_that_looks_at_the_gpus_takes_back_nothing_of_the_agent_that_runs(
+    child: NvmlChild, stub: StubDriver, tmp_path: Path
+) -> None:
+    await child.read()
+    await child.ask("agent", state_dir=str(tmp_path))
+    await child.read()
+    assert (await child.ask("power_limit", uuid=FIRST, value=250))["confirmed"]
+    assert (await child.ask("target", uuid=FIRST, value=66))["confirmed"]
+    written = gpu_settings(tmp_path).read_bytes()
+    assert await child.ask("look", state_dir=str(tmp_path)) == [FIRST, SECOND]
+    assert await limits(child) == [250.0, 170.0]
+    assert gpu_settings(tmp_path).read_bytes() == written
+    # The agent's own end gives all of it back.
+    await child.new()
+    assert await limits(child) == [450.0, 170.0]
+    assert not gpu_settings(tmp_path).exists()
+
+
+async def test_after_a_poll_that_failed_the_driver_is_asked_anew_to_give_back_what_was_set(
+    child: NvmlChild, stub: StubDriver
+) -> None:
+    await child.read()
+    assert (await child.ask("power_limit", uuid=FIRST, value=250))["confirmed"]
+    stub.says(nvmlDeviceGetTemperature=UNINITIALIZED)
+    assert (await child.read())["failed"]
+    stub.forgets()
+    await child.new()
+    assert await limits(child) == [450.0, 170.0]
+    assert await not_restored(child) == []
+
+
+async def test_a_driver_that_has_forgotten_us_by_the_end_is_asked_anew(child: NvmlChild, stub: StubDriver) -> None:
+    await child.read()
+    assert (await child.ask("power_limit", uuid=FIRST, value=250))["confirmed"]
+    stub.says(once__nvmlDeviceGetPowerManagementLimit=f"{UNINITIALIZED} at the end")
+    await child.new()
+    assert await limits(child) == [450.0, 170.0]
+    assert await not_restored(child) == []
+
+
+async def test_what_cannot_be_set_back_is_logged_with_what_it_was_and_the_others_are_set_back(
+    driver: StubDriver,
+) -> None:
+    driver.forgets()
+    async with nvml_child(driver) as child:
+        await child.new(FIRST, SECOND)
+        await child.read()
+        for uuid, watts in ((FIRST, 250), (SECOND, 120)):
+            assert (await child.ask("power_limit", uuid=uuid, value=watts))["confirmed"]
+        driver.says(count=1, nvmlDeviceGetTemperature=UNINITIALIZED)
+        assert (await child.read())["failed"] == "SensorsFailed"
+        driver.says(nvmlDeviceGetTemperature=None)
+        assert (await child.read())["failed"] == "VisibleDevicesWrong"
+        await child.new()
+        assert await limits(child) == [450.0]
+        (told,) = await not_restored(child)
+        assert (told["gpu"], told["setting"], told["was"]) == (SECOND, "power limit", 170.0)
+        assert "this GPU is not there" in told["reason"]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "reason"),
+    [
+        ("nvmlInitWithFlags", DRIVER_NOT_LOADED, "modprobe"),
+        ("nvmlDeviceGetPowerManagementLimit", UNINITIALIZED, "has forgotten us"),
+        ("nvmlDeviceSetPowerManagementLimit", UNKNOWN, "Unknown Error"),
+    ],
+)
+async def test_a_driver_that_is_gone_at_the_end_is_logged_with_its_remedy(
+    driver: StubDriver, call: str, code: int, reason: str
+) -> None:
+    driver.forgets()
+    async with nvml_child(driver) as child:
+        await child.read()
+        assert (await child.ask("power_limit", uuid=FIRST, value=250))["confirmed"]
+        driver.says(**{"nvmlDeviceGetTemperature": UNINITIALIZED, call: code})
+        assert (await child.read())["failed"]
+        await child.new()
+        (told,) = await not_restored(child)
+        assert (told["gpu"], told["was"]) == (FIRST, 450.0)
+        assert reason in told["reason"]
 
 
 async def test_what_cannot_be_kept_is_not_set(child: NvmlChild, stub: StubDriver, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shrk_contract.terms import State
-from shrk_node_agent.state.engines import EngineView
+from shrk_node_agent.state.engines import RETRY_COMMAND, EngineView
 from shrk_node_agent.state.shown import REASON_CHARACTERS_MAX, Shown, report, shown
 from shrk_node_agent.state.terms.permit import Permit
 
@@ -23,6 +23,14 @@ def test_what_is_kept_back_has_the_remedy_of_the_owners_terms() -> None:
     assert shown(engine, node_admits=True) == Shown(State.PAUSED, "kept back", "Nothing: it cools down.")
     engine.kept = False
     assert "as soon as a coordinator wants it" in shown(engine, node_admits=True).next_action
+
+
+def test_a_model_that_is_left_alone_needs_a_restart_only_for_another_source() -> None:
+    engine = EngineView("m", "m", State.INCOMPATIBLE, "It has a shape that this engine cannot load")
+    told = shown(engine, node_admits=True).next_action
+    off, mended, another = (told.find(words) for words in ("shrk set models", RETRY_COMMAND, "start the agent again"))
+    assert 0 < off < mended < another, told
+    assert "source" in told[mended:]
 
 
 def test_a_report_counts_what_waits_beyond_the_slots_that_heat_leaves_and_keeps_to_the_wires_bound() -> None:
