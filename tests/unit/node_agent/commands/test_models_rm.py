@@ -173,8 +173,7 @@ def test_at_a_terminal_it_asks_with_the_size(node: Path, answer: str, status: in
 def test_ctrl_c_at_the_question_removes_nothing(node: Path) -> None:
     with at_a_terminal(["models", "rm", "tiny"], os.environ) as terminal:
         terminal.wait_for("[y/N]:")
-        terminal.press_ctrl_c()
-        assert terminal.end() == 130, terminal.shown
+        assert terminal.interrupt() == 130, terminal.shown
     assert is_here(node)
 
 
