@@ -297,7 +297,7 @@ class Agent:
                 cpu_count=os.cpu_count() or 0,
                 memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             ),
-            status=Status(state, reason[:2_000]),
+            status=Status(state, reason[:2_000], self.driver.state.next_action()[:2_000]),
             engines=self.driver.state.reports(self.driver.now(), unix_ms()),
             devices=tuple(map(device_of, self.driver.state.terms.readings)),
             terms=Terms(

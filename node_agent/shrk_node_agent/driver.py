@@ -225,7 +225,9 @@ class Driver:
             case do.ActuateGpu():
                 self._in_background(self._actuate(effect), f"actuate-{effect.uuid}")
             case do.MoveAttempts(keys, reason):
-                self._end_attempts(keys, Failed(Fault.NODE, reason, code="node_draining"))
+                log.info("answers are handed on", answers=len(keys), why=reason)
+                # It may be read by a caller, whom an owner's temperatures and programs do not concern.
+                self._end_attempts(keys, Failed(Fault.NODE, "its owner's terms end it there", code="node_draining"))
             case do.RejectAttempt(key, reason, message):
                 self._reject(key, reason, message)
             case do.TellStatus():

@@ -22,7 +22,8 @@ def launcher(settings: AgentSettings) -> Launcher:
         return partial(simulator.launch, speed=pretended)
     if vllm.installed(settings.engine_venv) is None:
         raise AgentCannotRun(
-            f"There is no vLLM in {settings.engine_venv}. Install it (make engine), name its environment with "
+            f"There is no vLLM in {settings.engine_venv}. Install it (make engine for the CPU build; README says how "
+            "for NVIDIA), name its environment with "
             "SHRK_ENGINE_VENV=DIR, or try the simulated engine with SHRK_ENGINE=sim"
         )
     return partial(vllm.launch, venv=settings.engine_venv, gpu=_uses_gpus(settings))

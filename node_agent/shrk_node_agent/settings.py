@@ -95,6 +95,8 @@ def _devices(value: object) -> object:
 
 def _schedule(value: object) -> object:
     if isinstance(value, str):
+        if value.strip().lower() == "always":
+            return ""  # as it is shown
         Schedule.parse(value)
     return value
 

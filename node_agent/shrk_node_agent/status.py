@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from shrk_node_agent.driver import Driver
 from shrk_node_agent.link.dial import LinkState, LinkStatus
 from shrk_node_agent.state.devices import GpuReading
+from shrk_node_agent.state.terms.permit import Permit
 from shrk_node_agent.time_zone import in_force
 
 #: Changes only when a field changes its meaning or goes away.
@@ -30,7 +32,7 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
         "next_action": driver.state.next_action(),
         "gpus": [_gpu(driver, reading) for reading in driver.state.terms.readings],
         "paused": _paused(driver, now),
-        "health": [{"what": what, "next": ""} for what in driver.state.permit.also],
+        "health": [{"what": what, "next": ""} for what in _beside(driver.state.permit)],
         "totals": {"requests": driver.totals.requests, "tokens": driver.totals.tokens},
         "link": str(link.state if link else LinkState.CONNECTING),
         "link_reason": link.reason if link else "",
@@ -45,7 +47,7 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
                 "detail": engine.detail,
                 "gpus": driver.state.gpus_of(engine),
                 "progress": engine.progress,
-                "elapsed_seconds": round(now - engine.since, 1),
+                "elapsed_seconds": round(now - driver.state.since_of(engine), 1),
                 "in_flight": engine.in_flight,
                 "slots": engine.slots,
                 "pids": driver.processes[engine.id].pids() if engine.id in driver.processes else [],
@@ -55,6 +57,13 @@ def document(driver: Driver, node_id: str, name: str, link: LinkStatus | None) -
             for shown in (driver.state.shown(engine),)
         ],
     }
+
+
+def _beside(permit: Permit) -> Iterator[str]:
+    """What holds besides the reason of its state: what it serves with less, where it serves."""
+    if permit.state is None and permit.reason:
+        yield permit.reason
+    yield from permit.also
 
 
 def schedule(driver: Driver, text: str, zone: str) -> dict[str, Any]:

@@ -92,10 +92,11 @@ def takes_nothing(node: Node, now: float) -> Reason | None:
     """Why a node gets nothing new, whatever is asked for; None where it may."""
     if node.draining:
         return Reason.DRAINING
-    if node.closes_at is not None and node.closes_at - now < CLOSING_SECONDS:
-        return Reason.CLOSING
+    # What is hot closes at once, too: that is no matter of its owner's hours.
     if node.margin is not None and node.margin < HEAT_MARGIN:
         return Reason.HOT
+    if node.closes_at is not None and node.closes_at - now < CLOSING_SECONDS:
+        return Reason.CLOSING
     return Reason.KEPT_BACK if node.kept_back else None
 
 

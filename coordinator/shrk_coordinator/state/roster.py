@@ -353,9 +353,9 @@ class Roster:
         """How many linked nodes have the model and do not serve it now, by the state of their engine."""
         states: Counter[str] = Counter()
         for node in self._away(model):
-            for engine in node.report.engines if node.report else ():
-                if engine.model == model and model not in node.offers:
-                    states[engine.status.state] += 1
+            found = (e.status.state for e in (node.report.engines if node.report else ()) if e.model == model)
+            for state in found if model not in node.offers else ():
+                states["kept_back" if node.kept_back and state is State.PAUSED else state] += 1
         return states
 
     def due_back(self, now: float, model: str) -> bool:

@@ -13,7 +13,7 @@ from shrk_contract.terms import ModelOutcome
 from shrk_node_agent.state.devices import GpuReading
 from shrk_node_agent.state.events import EngineId
 from shrk_node_agent.state.needs import Need
-from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan
+from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan, taken_by
 from shrk_node_agent.state.terms.fit import Model, fits, usable
 
 #: Why a node takes nothing and obeys nothing any more, for coordinators.
@@ -102,12 +102,15 @@ class Assignment:
         # What fits on no card that is free now waits for one that is not.
         planned = plan(wanted, others, self.gpus, plan(wanted, others, free, kept).seats)
         self.seats = planned.seats
-        self.reasons |= {engine: f"{NO_ROOM_NOW}: {why}" for engine, why in planned.reasons.items()}
+        taken = taken_by(self.seats.values())
         for engine in self.needs.keys() - self.seats.keys():
-            # Whoever wants it or not: here it will never be.
-            if not (alone := fits(sizes[engine], self.gpus)).fits:
-                guessed = sizes[engine].memory_bytes is None and sizes[engine].weights_bytes is None
+            # Whoever wants it or not: here it will never be, or not beside those that are here.
+            size = sizes[engine]
+            if not (alone := fits(size, self.gpus)).fits:
+                guessed = size.memory_bytes is None and size.weights_bytes is None
                 self.reasons[engine] = f"{TOO_LARGE}: {alone.reason}{GUESSED if guessed else ''}"
+            elif not (beside := fits(size, self.gpus, taken)).fits:
+                self.reasons[engine] = f"{NO_ROOM_NOW}: {beside.reason}"
 
     @property
     def bound_bytes(self) -> int:

@@ -82,6 +82,8 @@ class EngineView:
     seat: Seat | None = None
     #: What the owner's terms allow on its GPUs.
     permit: Permit = field(default_factory=Permit)
+    #: Since when they allow that.
+    permit_since: float = 0.0
     #: They want it ended.
     kept: bool = False
 
@@ -89,6 +91,18 @@ class EngineView:
     def load(self) -> float:
         """In-flight attempts per slot."""
         return self.in_flight / max(1, self.slots)
+
+    def permitted(self, now: float, permit: Permit) -> None:
+        """What the owner's terms allow now."""
+        if permit.state is not self.permit.state:
+            self.permit_since = now
+        self.permit = permit
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is to be ended: its owner wants the machine, and nothing is under way any more, or too long."""
+        leaves = self.permit.state is State.PAUSED and self.permit.drain_by is not None and not self.in_flight
+        return self.permit.stop or leaves
 
     @property
     def slots_allowed(self) -> int:

@@ -239,7 +239,7 @@ class NodeState:
 
     def _take_permits(self, now: float) -> None:
         for engine in self.engines.values():
-            engine.permit = self.terms.permit(now, self._devices(engine))
+            engine.permitted(now, self.terms.permit(now, self._devices(engine)))
         seated = [engine for engine in self.engines.values() if engine.id in self.assignment.seats]
         alive = [engine for engine in seated if engine.state in _ALIVE] or seated
         self.permit = node_permit(engine.permit for engine in alive) if alive else self.terms.permit(now)
@@ -250,8 +250,8 @@ class NodeState:
         self._take_permits(now)
         effects: list[Effect] = []
         for engine in self.engines.values():
-            if engine.permit.stop is not engine.kept:
-                engine.kept = engine.permit.stop
+            if engine.gives_way is not engine.kept:
+                engine.kept = engine.gives_way
                 if engine.kept:
                     engine.keep_back(now, engine.permit.reason)
                 elif engine.id in self.assignment.seats:
@@ -353,8 +353,13 @@ class NodeState:
         return best(map(self.shown, self.engines.values()))
 
     def shown(self, engine: EngineView) -> Shown:
-        """An engine as people see it."""
-        return shown(engine, self.permit.admits)
+        """An engine as people see it: as the owner's terms leave it."""
+        return shown(engine, node_admits=True)
+
+    def since_of(self, engine: EngineView) -> float:
+        """Since when it is what it is shown as."""
+        by_terms = self.shown(engine).state is engine.permit.state is not engine.state
+        return engine.permit_since if by_terms else engine.since
 
     def reports(self, now: float, unix_ms: int) -> tuple[EngineReport, ...]:
         """Every engine as coordinators hear of it."""
@@ -363,7 +368,7 @@ class NodeState:
     def _report(self, engine: EngineView, now: float, unix_ms: int) -> EngineReport:
         need = self.assignment.needs.get(engine.id)
         memory_bytes = need.bytes_on(self.assignment.gpus) if need is not None else 0
-        seen_as = self.shown(engine)
+        seen_as = shown(engine, self.permit.admits)
         state = State.DRAINING if self.draining else seen_as.state
         return report(engine, replace(seen_as, state=state), memory_bytes, unix_ms - int((now - engine.since) * 1000))
 

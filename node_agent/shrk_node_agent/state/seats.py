@@ -79,7 +79,7 @@ def plan(
 
     `others`: what this node may be asked to load besides, or instead.
     """
-    taken = _taken(kept.values())
+    taken = taken_by(kept.values())
     wanted = [model for model in wanted if model.name not in kept]
     packing = pack(wanted, gpus, taken)
     seated = {name: fit for name, fit in packing.fits.items() if fit.fits}
@@ -97,12 +97,13 @@ def plan(
 
 def has_room(seat: Seat, beside: Iterable[Seat], gpus: Iterable[GpuReading]) -> bool:
     """Whether it can be taken while those others are."""
-    taken = _taken(beside)
+    taken = taken_by(beside)
     shared = [gpu for gpu in seat.on(gpus) if gpu.uuid in taken]
     return all(0 < seat.needed_each <= usable(gpu) - taken[gpu.uuid] for gpu in shared)
 
 
-def _taken(seats: Iterable[Seat]) -> dict[str, int]:
+def taken_by(seats: Iterable[Seat]) -> dict[str, int]:
+    """Bytes of each GPU, by its UUID."""
     taken: dict[str, int] = {}
     for seat in seats:
         for device in seat.devices:

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shrk_contract.terms import SERVING, EngineReport, State, Status
+from shrk_node_agent.state.assignment import TOO_LARGE
 from shrk_node_agent.state.engines import RETRY_COMMAND, EngineView
 
 #: As the wire bounds it.
 REASON_CHARACTERS_MAX = 2_000
+#: Says what fits.
+SUGGEST_COMMAND = "shrk models suggest"
 
 _NEXT_ACTION = {
     State.INCOMPATIBLE: "Take it off `models` (shrk set models OTHER,...), or mend what the reason names and try "
@@ -51,6 +54,8 @@ def shown(engine: EngineView, node_admits: bool) -> Shown:
         return Shown(permit.state, permit.reason, permit.next_action)
     if engine.start_at is not None and not permit.admits:
         return Shown(engine.state, permit.reason, permit.next_action)
+    if engine.state is State.PAUSED and engine.reason.startswith(TOO_LARGE):
+        return Shown(State.INCOMPATIBLE, engine.reason, f"A smaller model, or another quantisation: {SUGGEST_COMMAND}")
     next_action = permit.next_action if engine.kept else _NEXT_ACTION.get(engine.state, "")
     return Shown(engine.state, engine.reason or engine.detail, next_action)
 

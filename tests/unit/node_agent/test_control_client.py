@@ -92,7 +92,7 @@ def test_the_folder_is_the_flags_then_the_variables_then_the_files_then_the_defa
 def forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The settings file of an installed agent, for somebody who is neither root nor the agent."""
     monkeypatch.delenv("SHRK_STATE_DIR", raising=False)
-    file = closed(tmp_path / "config.toml", 'state_dir = "/var/lib/shrk/node"\n')
+    file = closed(tmp_path / "config.toml", f'state_dir = "{tmp_path}/node"\n')
     monkeypatch.setenv("SHRK_CONFIG", str(file))
     with as_somebody_else():
         yield file

@@ -49,6 +49,10 @@ def test_models_are_served_in_the_order_in_which_their_owner_wrote_them(read: Re
     assert [spec.model for spec in chosen.specs()] == ["zebra", "ant", "moose"], "others may be chosen while it runs"
 
 
+def test_hours_can_be_set_as_they_are_shown(read: Read) -> None:
+    assert read('schedule = "always"\n' + CATALOGUE).schedule == ""
+
+
 def test_where_memory_is_counted_a_model_without_a_size_is_named_with_what_to_write(read: Read) -> None:
     with pytest.raises(SettingsError) as refused:
         read('memory_gb = 24\n[catalogue.large]\nsource = "l"\nmemory_gb = 20\n[catalogue.other]\nsource = "o"\n')

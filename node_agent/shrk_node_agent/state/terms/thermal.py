@@ -291,6 +291,9 @@ class Heat:
         }[rung]
         if self._admits:
             limited = rung is Rung.FEWER_SLOTS
+            if limited and share:
+                left = max(0.0, self._ceiling_since + RAISE_SHARE_SECONDS - now) / 60
+                done += f" after it was hot, twice as many in {left:.0f} min if it stays cool"
             air = "Better airflow or a higher `temp_max` gives it more work." if limited else ""
             return f"{told}{done}", air
         at = self._opens_at(now)

@@ -52,7 +52,7 @@ def test_every_reason_not_to_ask_a_node_has_a_name() -> None:
     assert why_not(node, offer, Wish("m", CHAT, pin=OTHER_PIN)) is Reason.PIN
     node.kept_back = True
     assert why_not(node, offer, WISH) is Reason.KEPT_BACK
-    node.margin = 1.0
+    node.margin, node.closes_at = 1.0, 0.0  # what is hot closes at once, and is not wanted back by its owner
     assert why_not(node, offer, WISH) is Reason.HOT
     node.draining = True
     assert why_not(node, offer, WISH) is Reason.DRAINING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shrk_contract.terms import SILENCE_SECONDS_MAX, State
+from shrk_contract.terms import SILENCE_SECONDS_MAX, State, Terms
 from shrk_coordinator.state.roster import BACK_SECONDS_MAX, LOOKED_MAX, MODELS_MAX, Roster
 from support.states import a_report
 
@@ -182,6 +182,9 @@ def test_of_many_nodes_without_the_model_the_newest_are_looked_at() -> None:
     roster.report(11.0, node, a_report("m", state=State.PAUSED))
     assert roster.not_serving("m") == {"paused": 1}
     assert not roster.due_back(11.0, "m")
+    kept = replace(a_report("m", state=State.PAUSED), terms=Terms(kept_back="outside its owner's hours"))
+    roster.report(11.5, node, kept)
+    assert roster.not_serving("m") == {"kept_back": 1}, "nobody who asks changes that"
     roster.report(12.0, node, a_report("m", state=State.LOADING))
     assert roster.due_back(12.0, "m")
     roster.report(13.0, node, a_report("m"))

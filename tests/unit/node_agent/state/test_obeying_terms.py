@@ -190,7 +190,14 @@ def test_a_machine_that_slept_ends_a_pause_when_its_owner_meant() -> None:
     assert node.status()[0] is State.PAUSED
     # The monotonic clock stood still meanwhile.
     node.handle(seen.Tick(3.0, NOON + timedelta(hours=1, seconds=2)))
-    assert node.status()[0] is State.ONLINE
+    assert (node.terms.pause, node.permit.admits) == (None, True)
+
+
+def test_a_paused_node_with_nothing_under_way_gives_the_memory_back_at_once() -> None:
+    node = a_node()
+    node.handle(seen.PauseAsked(1.0, None))
+    assert do.UnloadEngine("m") in node.handle(seen.Tick(1.25, NOON))
+    assert node.engines["m"].reason == "paused by its owner until it is resumed"
 
 
 def test_since_when_the_node_is_what_it_is_is_told() -> None:

@@ -156,6 +156,7 @@ def test_a_hot_gpu_keeps_back_its_own_models_only() -> None:
     assert (refused.reason, "GPU 0: 69 °C of 70 °C" in refused.message) == (Rejection.TERMS, True)
     assert isinstance(ask(node, 3.0, "b", 3), do.RunAttempt)
     assert (node.status()[0], node.kept_back) == (State.ONLINE, "")
+    assert node.since_of(node.engines["a"]) == 2.0, "it cools since then, however long it has served"
     told = {report.model: report.status for report in node.reports(3.0, 0)}
     assert (told["a"].state, told["b"].state) == (State.COOLING, State.ONLINE)
     assert "GPU 0: 69 °C of 70 °C" in told["a"].reason
