@@ -351,11 +351,12 @@ class Roster:
 
     def not_serving(self, model: str) -> Counter[str]:
         """How many linked nodes have the model and do not serve it now, by the state of their engine."""
-        states: Counter[str] = Counter()
+        states = Counter[str]()
         for node in self._away(model):
-            found = (e.status.state for e in (node.report.engines if node.report else ()) if e.model == model)
-            for state in found if model not in node.offers else ():
-                states["kept_back" if node.kept_back and state is State.PAUSED else state] += 1
+            engines = node.report.engines if node.report and model not in node.offers else ()
+            put_away = "kept_back" if node.kept_back else State.INCOMPATIBLE if model in node.refused else State.PAUSED
+            for engine in (e for e in engines if e.model == model):
+                states[put_away if engine.status.state is State.PAUSED else engine.status.state] += 1
         return states
 
     def due_back(self, now: float, model: str) -> bool:
@@ -395,6 +396,5 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
 
 def _margin(report: Report) -> float | None:
     """How many degrees its coolest device, which serves on, is below what is allowed; None where either is not told."""
-    allowed = report.terms.temperature_celsius_max
     told = [d.temperature_celsius for d in report.devices if d.temperature_celsius is not None]
-    return allowed - min(told) if allowed and told else None
+    return report.terms.temperature_celsius_max - min(told) if report.terms.temperature_celsius_max and told else None

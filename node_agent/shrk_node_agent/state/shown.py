@@ -55,7 +55,7 @@ def shown(engine: EngineView, node_admits: bool) -> Shown:
     if engine.start_at is not None and not permit.admits:
         return Shown(engine.state, permit.reason, permit.next_action)
     if engine.state is State.PAUSED and engine.reason.startswith(TOO_LARGE):
-        return Shown(State.INCOMPATIBLE, engine.reason, f"A smaller model, or another quantisation: {SUGGEST_COMMAND}")
+        return Shown(engine.state, engine.reason, f"A smaller model, or another quantisation: {SUGGEST_COMMAND}")
     next_action = permit.next_action if engine.kept else _NEXT_ACTION.get(engine.state, "")
     return Shown(engine.state, engine.reason or engine.detail, next_action)
 

@@ -57,5 +57,5 @@ def test_people_see_which_model_is_on_which_gpu_and_why_one_is_on_none() -> None
     first, second = (line for line in told.splitlines() if line.startswith("GPU"))
     assert first.endswith("small 0 of 16 running")
     assert second.endswith("-")
-    assert "Not serving: large: incompatible, It is too large for this machine: needs 90.0 GB, GPU 0 has" in told
+    assert "Not serving: large: paused, It is too large for this machine: needs 90.0 GB, GPU 0 has" in told
     assert "Since the start  0 requests" in told

@@ -185,6 +185,9 @@ def test_of_many_nodes_without_the_model_the_newest_are_looked_at() -> None:
     kept = replace(a_report("m", state=State.PAUSED), terms=Terms(kept_back="outside its owner's hours"))
     roster.report(11.5, node, kept)
     assert roster.not_serving("m") == {"kept_back": 1}, "nobody who asks changes that"
+    roster.report(11.6, node, a_report("m", state=State.PAUSED))
+    node.refused = {"m": "it is too large"}
+    assert roster.not_serving("m") == {"incompatible": 1}
     roster.report(12.0, node, a_report("m", state=State.LOADING))
     assert roster.due_back(12.0, "m")
     roster.report(13.0, node, a_report("m"))
