@@ -6,7 +6,8 @@
 # All of it is one group in braces, which a shell reads to its end before it does anything: a script that was cut off
 # on its way does nothing at all (of `find_python` cut off after four bytes it would else run `find`). It downloads
 # into a temporary folder, checks the release's signature, asks, prints its plan, asks again, and only then touches
-# the machine. Where it fails it takes everything back, says "not installed", and exits with 1 (2: wrong options).
+# the machine. Where it fails it takes everything back, says "not installed", and exits with 1 (2: wrong options); only
+# the identity of a machine that was enrolled by then stays, for the next try.
 # --help lists the options.
 
 {
@@ -74,29 +75,31 @@ make_dir() {
 }
 
 take_back() {
-  [ -s "$tmp/made" ] || return 0
-  [ -z "$started" ] || service_stop
+  # The program that ran before goes on running where it is the same one.
+  other=1
+  if [ -n "$ran" ] && [ "$previous$fresh" = "$place" ]; then other=''; fi
+  if [ -n "$started" ] && [ -n "$other" ]; then service_stop; fi
   [ -z "$previous" ] || point "$opt/current" "$previous"
   [ -z "$previous_engine" ] || point "$opt/engine" "$previous_engine"
   if [ -f "$tmp/unit.before" ]; then
     cp "$tmp/unit.before" "$unit"
     $systemctl daemon-reload
   fi
-  sed '1!G;h;$!d' "$tmp/made" | while read -r kind path; do
+  sed '1!G;h;$!d' "$tmp/made" 2>/dev/null | while read -r kind path; do
     case $kind in
       dir) rmdir "$path" 2>/dev/null ;;
       file) rm -f "$path" ;;
       tree) rm -rf "$path" ;;
       var) take_back_state ;;
       unit)
-        $systemctl disable --quiet shrk-node.service
+        $systemctl disable --now --quiet shrk-node.service
         rm -f "$path"
         $systemctl daemon-reload
         ;;
       user) [ -e "$var/node/identity/node.json" ] || delete_user "$path" ;;
     esac
   done
-  if [ -n "$previous" ] && [ -n "$started" ]; then
+  if [ -n "$started" ] && [ -n "$other" ] && [ -n "$ran" ]; then
     service_start || say "shrk: the version that was here before did not start again" >&2
   fi
 }
@@ -906,6 +909,7 @@ make_everything() {
   own "$var"
   chmod 0700 "$var"
   if [ -L "$opt/current" ]; then previous=$(readlink "$opt/current"); else made file "$opt/current"; fi
+  if [ -n "$previous" ] && "$opt/current/service" status 2>/dev/null; then ran=1; fi
   if [ -n "$previous" ] && [ "$previous$fresh" != "$place" ]; then service_stop; started=1; fi
   point "$opt/current" "$place"
   if [ -n "$fresh" ]; then
@@ -976,7 +980,7 @@ main() {
   url='@SHRK_URL@' link='@SHRK_LINK@' ca_pin='@SHRK_CA_PIN@'
   # Filled in where an installation keeps it.
   kept_root='@SHRK_KEPT_ROOT@' kept_mode='@SHRK_KEPT_MODE@'
-  tmp='' finished='' started='' told='' previous='' previous_engine='' place='' fresh='' verdict=0 do_uninstall=''
+  tmp='' finished='' started='' told='' previous='' previous_engine='' ran='' place='' fresh='' verdict=0 do_uninstall=''
   options "$@"
   places
   trap leave EXIT

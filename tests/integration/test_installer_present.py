@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -11,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from shrk_node_agent.time_zone import in_force, zone
 from support.installer import SCRIPT, Machine, script_of
 from support.network import Network
+from support.terminal import Terminal
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or (shutil.which("curl") is None and shutil.which("wget") is None),
@@ -53,6 +58,23 @@ async def test_an_uninstallation_stops_and_disables_the_unit_even_if_its_program
     status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall")
     assert (status, unit.exists()) == (0, False), said
     assert "disable --now --quiet shrk-node.service" in calls.read_text().splitlines()
+
+
+@pytest.mark.parametrize("before", ["", "[Unit]\n# as an owner has it\n"])
+async def test_a_unit_that_is_taken_back_is_disabled_and_one_that_was_there_before_is_put_back(
+    machine: Machine, calls: Path, before: str
+) -> None:
+    """The two functions alone: what comes before them takes twenty seconds."""
+    path, root = "etc/systemd/system/shrk-node.service", machine.root
+    unit = put(machine, path, before) if before else root / path
+    state = "started='' previous='' previous_engine='' ran='' place='' fresh='' user_mode=1 init=systemd systemctl=systemctl"
+    places = f"tmp={machine.folder}/tmp opt={root}/opt/shrk etc={root}/etc/shrk var={root}/var units={unit.parent}"
+    functions = SCRIPT.read_text().removesuffix('main "$@"; }')
+    status, said = await machine.pipe(f"{functions}{state} {places}\nwrite_unit && cat $unit; take_back; }}\n")
+    assert (status, "ExecStart=" in said) == (0, True), said
+    assert (unit.read_text() if unit.exists() else "") == before
+    expected = ["daemon-reload"] if before else ["disable --now --quiet shrk-node.service", "daemon-reload"]
+    assert calls.read_text().splitlines() == ["daemon-reload", *expected]
 
 
 @pytest.fixture
@@ -162,3 +184,37 @@ async def test_a_tokens_file_that_cannot_be_read_is_named(machine: Machine) -> N
     assert (status, f"file {machine.folder}/none cannot be read" in said) == (2, True), said
     status, said = await machine.pipe(script, "--engine", "sim", SHRK_JOIN_TOKEN=f"file:{machine.folder}/empty")
     assert (status, "is empty" in said) == (2, True), said
+
+
+async def test_the_question_about_hours_names_the_time_zone(offering: Network, machine: Machine) -> None:
+    (machine.folder / "script").write_text(await script_of(offering))
+    status, shown = await asyncio.to_thread(answered, machine)
+    assert (status, f"(time zone: {in_force('', zone(''))})" in shown) == (0, True), shown
+    assert "temp_max 68, hours mon-fri 20:00-06:00" in shown
+
+
+def answered(machine: Machine) -> tuple[int, str]:
+    """What the script asks somebody at a terminal, and how it ends."""
+    master, slave = pty.openpty()
+    # Only who opens a terminal itself, in a session of its own, has it as its /dev/tty.
+    opening = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execvp('sh', ['sh', *sys.argv[2:]])"
+    words = (os.ttyname(slave), str(machine.folder / "script"), "--dry-run", "--engine", "sim")
+    path = f"{machine.folder}/bin:{os.environ['PATH']}"
+    environment = {"PATH": path, "TMPDIR": f"{machine.folder}/tmp", "SHRK_INSTALL_ROOT": str(machine.root)}
+    with subprocess.Popen(
+        [sys.executable, "-c", opening, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        os.close(slave)
+        terminal = Terminal(process, master)
+        terminal.answer("Thermal cap", "68")
+        terminal.answer("Payout address", "")
+        terminal.answer("3 only while nobody else does even a little there", "2")
+        terminal.answer("Hours (", "mon-fri 20:00-06:00")
+        status = terminal.end()
+    os.close(master)
+    return status, terminal.shown
