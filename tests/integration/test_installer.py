@@ -139,6 +139,7 @@ def at_home_in(home: str) -> dict[str, str]:
     return {"HOME": home, "PIP_NO_CACHE_DIR": "1"} | ({"PIP_CONFIG_FILE": str(ours)} if ours.exists() else {})
 
 
+@pytest.mark.timeout(300)
 async def test_without_an_engine_nothing_is_started_and_one_for_processors_is_installed_once(
     offering: Network, dist: Path, machine: Machine
 ) -> None:

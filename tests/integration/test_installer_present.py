@@ -67,7 +67,8 @@ async def test_a_unit_that_is_taken_back_is_disabled_and_one_that_was_there_befo
     """The two functions alone: what comes before them takes twenty seconds."""
     path, root = "etc/systemd/system/shrk-node.service", machine.root
     unit = put(machine, path, before) if before else root / path
-    state = "started='' previous='' previous_engine='' ran='' place='' fresh='' user_mode=1 init=systemd systemctl=systemctl"
+    state = "started='' ran='' previous='' previous_engine='' place='' fresh='' user_mode=1"
+    state += " init=systemd systemctl=systemctl"
     places = f"tmp={machine.folder}/tmp opt={root}/opt/shrk etc={root}/etc/shrk var={root}/var units={unit.parent}"
     functions = SCRIPT.read_text().removesuffix('main "$@"; }')
     status, said = await machine.pipe(f"{functions}{state} {places}\nwrite_unit && cat $unit; take_back; }}\n")
