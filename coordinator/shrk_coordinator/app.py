@@ -44,6 +44,8 @@ from shrk_coordinator.store.store import Store
 
 #: After the drain, connections get this long to close by themselves.
 CLOSE_SECONDS = 2.0
+#: What it takes to end after a drain, as the unit allows for.
+ENDING_SECONDS = 30.0
 
 #: A request makes a few hundred objects that die with it, and none of them in cycles: the default of 700 would
 #: look for cycles at every other request.
@@ -253,6 +255,7 @@ class Coordinator:
         Links are admitted all the while: an answer that loses its node now goes on elsewhere as ever.
         """
         assert self._http is not None
+        Overseer.of_this_process().lasting(self._settings.drain_seconds + ENDING_SECONDS)
         self._http.stopping = True
         try:
             async with asyncio.timeout(self._settings.drain_seconds):

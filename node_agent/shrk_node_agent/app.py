@@ -56,6 +56,8 @@ from shrk_node_agent.verdicts import Verdicts
 #: How long a stopping agent waits at least: a coordinator that is given no time moves what runs here at once, and
 #: then says which attempts it has moved.
 HANDOVER_SECONDS_MIN = 2.0
+#: What it takes to end engines after a drain, as the unit and the installer's service allow for.
+ENDING_SECONDS = 40.0
 #: Two starts of agents never share an id of so many random bytes.
 START_ID_BYTES = 16
 #: What is said at the end is small, and leaves in milliseconds over a link that works.
@@ -357,6 +359,7 @@ class Agent:
         self.driver.drain()
         if not self._drains:
             return
+        Overseer.of_this_process().lasting(seconds + ENDING_SECONDS)
         session = self._dialler.session if self._dialler is not None else None
         if session is not None:
             session.drain("the agent is stopping", seconds)

@@ -46,6 +46,10 @@ class Overseer:
         """The end has begun."""
         self._tell("STOPPING=1")
 
+    def lasting(self, seconds: float) -> None:
+        """The end takes so long at most, from now on: more than the unit allows, where it is more."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def turned(self, now: float) -> None:
         """The service's loop turns; `now` is in monotonic seconds. Told as often as the watchdog needs it."""
         if self._beat_seconds is not None and now >= self._next_beat:

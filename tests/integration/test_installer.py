@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from shrk_node_agent.default_file import commented_file
 from shrk_node_agent.engine.process import SOCKETS_FOLDER_BYTES_MAX
-from support.installer import CLEAN, SCRIPT, Machine, a_machine, an_altered_release, make_release, put_torch
-from support.network import Network, a_network, until
+from support.installer import SCRIPT, Machine, an_altered_release, clean, make_release, put_torch, script_of
+from support.network import Network, until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or (shutil.which("curl") is None and shutil.which("wget") is None),
@@ -22,56 +23,29 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of this tree."""
-    folder = tmp_path_factory.mktemp("release") / "dist"
-    make_release(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-async def offering(dist: Path) -> AsyncIterator[Network]:
-    """A coordinator that serves the release; no nodes."""
-    async with a_network(dist_dir=dist) as network:
-        yield network
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    """A clean machine."""
-    with a_machine() as machine:
-        yield machine
-
-
-async def script_of(network: Network) -> str:
-    """What curl would give to the shell."""
-    async with aiohttp.ClientSession() as session, session.get(f"{network.root_url}/install") as answer:
-        assert answer.content_type == "text/x-shellscript"
-        return await answer.text()
-
-
-def clean() -> list[str]:
-    return sorted({"/".join(name.split("/")[: n + 1]) for name in CLEAN for n in range(name.count("/") + 1)})
-
-
 @pytest.mark.timeout(300)
 async def test_one_line_makes_a_node_and_another_removes_it(offering: Network, machine: Machine) -> None:
-    script, token = await script_of(offering), await offering.token("me")
+    # Root's own mask may be any.
+    script, token = f"umask 077\n{await script_of(offering)}", await offering.token("me")
+    (machine.folder / "token").write_text(f"{token}\n")
 
-    status, said = await machine.pipe(script, SHRK_ENGINE="sim", SHRK_JOIN_TOKEN=token)
+    status, said = await machine.pipe(script, "--token", f"file:{machine.folder}/token", SHRK_ENGINE="sim")
     assert status == 0, said
     try:
         assert "RTX 4090" in said
         assert "RTX 3060" in said
         assert said.index("Plan ") < said.index("[2/5]"), "the plan comes before anything is changed"
         assert said.splitlines()[-1].startswith("This node is online and takes requests for shark-sim.")
+        assert "shrk doctor --quick: nothing failed" in said
         assert token not in said
+        assert all(mode & 0o055 == 0o055 for mode in programs(machine)), "the service's user may read what it runs"
         await until(lambda: offering.serving("shark-sim") == 1, "the coordinator knows the node")
         await answers(offering)
         config = machine.root / "etc/shrk/config.toml"
         assert config.stat().st_mode & 0o777 == 0o640
-        assert "temp_max = 70" in config.read_text()
+        assert "\ntemp_max = 70\n" in config.read_text()
+        assert config.read_text().startswith(commented_file().partition("\n")[0]), "the product's own file"
+        assert "\n# name = " in config.read_text(), "with what was not chosen, too"
         assert token not in "".join(p.read_text() for p in (machine.root / "etc").rglob("*") if p.is_file())
         identity = (machine.root / "var/lib/shrk/node/identity/node.json").read_text()
         assert await version_of(machine) == "shrk 0.1.0"
@@ -105,7 +79,14 @@ async def test_one_user_installs_it_below_their_home_and_removes_it_by_the_comma
     theirs = at_home_in("/me")
     shrk = home / ".local/bin/shrk"
 
-    status, said = await machine.pipe(script, "--user", "--token", token, SHRK_ENGINE="sim", **theirs)
+    # A first try whose link is blocked, after its enrolment: that is what the token was good for.
+    blocked, enrolled = re.sub(r"link='[^']*'", "link='tcp://127.0.0.1:1'", script), identity_of(home)
+    said = await machine.pipe_until(enrolled.exists, blocked, "--user", "--token", token, SHRK_ENGINE="sim", **theirs)
+    assert "run this again without one" in said
+    assert {path.parent for path in home.rglob("*") if path.is_file()} == {enrolled.parent, enrolled.parents[2]}
+    identity = enrolled.read_text()
+
+    status, said = await machine.pipe(script, "--user", SHRK_ENGINE="sim", **theirs)
     assert status == 0, said
     try:
         assert said.splitlines()[-1].startswith("This node is online and takes requests for shark-sim.")
@@ -114,7 +95,7 @@ async def test_one_user_installs_it_below_their_home_and_removes_it_by_the_comma
             "all of it is below HOME"
         )
         await until(lambda: offering.serving("shark-sim") == 1, "the coordinator knows the node")
-        identity = (home / ".local/state/shrk/node/identity/node.json").read_text()
+        assert enrolled.read_text() == identity, "it is the node that was enrolled"
 
         before = machine.files()
         status, said = await machine.pipe(script, "--user", SHRK_ENGINE="sim", **theirs)
@@ -128,10 +109,7 @@ async def test_one_user_installs_it_below_their_home_and_removes_it_by_the_comma
     assert {str(path.parent) for path in files} == {".config/shrk", ".local/state/shrk/node/identity"}
     await until(lambda: offering.serving("shark-sim") == 0, "the node is gone")
 
-    status, said = await machine.pipe(script, "--user", SHRK_ENGINE="sim", **theirs)
-    assert status == 0, said
-    assert (home / ".local/state/shrk/node/identity/node.json").read_text() == identity, "it came back as itself"
-    status, said = await machine.type(shrk, "uninstall", "--yes", **theirs)
+    status, said = await machine.pipe(script, "--user", "--uninstall", **theirs)
     assert (status, said.splitlines()[-1]) == (0, "shrk is uninstalled"), said
     assert machine.files() == clean(), "the folders that the first installation made are gone, too"
 
@@ -144,22 +122,39 @@ async def test_a_home_too_deep_for_sockets_is_told_so_before_anything_is_changed
     assert SOCKETS_FOLDER_BYTES_MAX == 56, "what the script says is what the agent holds to"
 
 
+def programs(machine: Machine) -> list[int]:
+    """The modes of the folders that a service's user must come through."""
+    folders = [machine.root / "opt/shrk", machine.root / "etc/shrk", *(machine.root / "opt/shrk/versions").iterdir()]
+    return [folder.stat().st_mode for folder in folders]
+
+
+def identity_of(home: Path) -> Path:
+    """What is written last of it, where somebody installed a node for themselves."""
+    return home / ".local/state/shrk/node/identity/node.json"
+
+
 def at_home_in(home: str) -> dict[str, str]:
     """The variables of somebody who lives there, and has our settings of pip."""
     ours = Path.home() / ".config/pip/pip.conf"
     return {"HOME": home, "PIP_NO_CACHE_DIR": "1"} | ({"PIP_CONFIG_FILE": str(ours)} if ours.exists() else {})
 
 
-async def test_an_engine_for_processors_is_installed_once(offering: Network, dist: Path, machine: Machine) -> None:
+@pytest.mark.timeout(300)
+async def test_without_an_engine_nothing_is_started_and_one_for_processors_is_installed_once(
+    offering: Network, dist: Path, machine: Machine
+) -> None:
     links = {"PIP_FIND_LINKS": with_ours(machine)}
     with an_altered_release(dist, "engine-cpu.txt", put_torch(machine.folder / "wheels")):
         script = await script_of(offering)
+        status, said = await machine.pipe(script, "--engine", "none", **links)
+        assert (status, said.splitlines()[-1]) == (0, "shrk 0.1.0 is installed; nothing was started."), said
+        assert "shrk set engine_venv DIR" in said
         status, said = await machine.pipe(script, "--engine", "cpu", "--no-service", **links)
         assert status == 0, said
         assert (machine.root / "opt/shrk/engine/bin/python").exists()
         assert f'engine_venv = "{machine.root}/opt/shrk/engine"' in (machine.root / "etc/shrk/config.toml").read_text()
-        status, said = await machine.pipe(script, "--engine", "cpu", "--no-service", **links)
-        assert (status, "the engine is here already" in said) == (0, True), said
+        status, said = await machine.pipe(script, "--no-service", **links)
+        assert (status, "the engine is here already" in said) == (0, True), f"GPUs or not, it is this one's: {said}"
     status, said = await machine.type(machine.root / "usr/local/bin/shrk", "uninstall", "--yes")
     assert (status, machine.files()) == (0, clean()), said
 

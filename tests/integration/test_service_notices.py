@@ -59,8 +59,10 @@ async def test_a_coordinator_says_that_it_is_ready_turns_and_stops(ear: socket.s
 
 async def test_an_agent_says_that_it_is_ready_turns_and_stops(ear: socket.socket) -> None:
     async with a_network() as network:
-        node = await network.add_node("n", 'engine = "sim"\n[catalogue.m]\nsource = "simulated"\n', notices(ear))
+        settings = 'engine = "sim"\ndrain_seconds = 600\n[catalogue.m]\nsource = "simulated"\n'
+        node = await network.add_node("n", settings, notices(ear))
         await hear(ear, "READY=1")
         await hear(ear, "WATCHDOG=1")
         os.kill(node.pid, signal.SIGTERM)
         await hear(ear, "STOPPING=1")
+        await hear(ear, "EXTEND_TIMEOUT_USEC=640000000")

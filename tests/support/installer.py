@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from installer.release import development_key, release, sign
 from support.house import ROOT
+from support.network import Network, until
 
 SCRIPT = ROOT / "installer" / "install.sh"
 NVIDIA_SMI = """#!/bin/sh
@@ -27,6 +31,18 @@ CLEAN = ("etc", "opt", "usr/local/bin", "var/lib")
 def make_release(folder: Path) -> str:
     """A release of this tree, signed by a key of its own; returns the version."""
     return release(folder, development_key(folder.parent / "key"))
+
+
+async def script_of(network: Network) -> str:
+    """What curl would give to the shell."""
+    async with aiohttp.ClientSession() as session, session.get(f"{network.root_url}/install") as answer:
+        assert answer.content_type == "text/x-shellscript"
+        return await answer.text()
+
+
+def clean() -> list[str]:
+    """All that lies below the root of a clean machine."""
+    return sorted({"/".join(name.split("/")[: n + 1]) for name in CLEAN for n in range(name.count("/") + 1)})
 
 
 @contextmanager
@@ -77,14 +93,32 @@ class Machine:
         root = {"SHRK_INSTALL_ROOT": str(self.root)}
         return await self._run(("sh", "-s", "--", *options), script, root | environment)
 
+    async def pipe_until(self, done: Callable[[], bool], script: str, *options: str, **environment: str) -> str:
+        """The same, and Ctrl-C once it is `done`; what it said."""
+        root = {"SHRK_INSTALL_ROOT": str(self.root)}
+        process = await self._begin(("sh", "-s", "--", *options), root | environment)
+        saying = asyncio.create_task(process.communicate(script.encode()))
+        await until(lambda: done() or saying.done(), "it has come so far")
+        assert not saying.done(), saying.result()[0].decode()
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = await saying
+        assert process.returncode == 1
+        return said.decode()
+
     async def type(self, command: Path, *words: str, **environment: str) -> tuple[int, str]:
         """A command that the installer left there, by its path, from another folder; as `pipe`."""
         return await self._run((str(command), *words), "", environment)
 
     async def _run(self, command: tuple[str, ...], stdin: str, environment: dict[str, str]) -> tuple[int, str]:
+        process = await self._begin(command, environment)
+        said, _ = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    async def _begin(self, command: tuple[str, ...], environment: dict[str, str]) -> asyncio.subprocess.Process:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SHRK_")}
         ours = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "TMPDIR": str(self.folder / "tmp")}
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *command,
             env=inherited | ours | environment,
             cwd=self.folder,
@@ -93,9 +127,6 @@ class Machine:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        said, _ = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return process.returncode, said.decode()
 
 
 @contextmanager

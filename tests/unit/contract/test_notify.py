@@ -48,6 +48,11 @@ def test_a_watchdog_hears_three_times_within_its_patience_and_no_more_often(ear:
     assert heard(ear) == ["WATCHDOG=1"] * 3
 
 
+def test_an_end_that_takes_longer_than_the_unit_allows_says_so(ear: socket.socket) -> None:
+    Overseer.of({"NOTIFY_SOCKET": ear.getsockname()}, pid=1).lasting(640.0)
+    assert heard(ear) == ["EXTEND_TIMEOUT_USEC=640000000"]
+
+
 def test_a_loop_that_does_not_turn_is_not_heard(ear: socket.socket) -> None:
     Overseer.of({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "30000000"}, pid=1).ready()
     assert heard(ear) == ["READY=1"]
@@ -81,6 +86,7 @@ def test_without_an_overseer_nothing_happens(environment: dict[str, str]) -> Non
     overseer.ready()
     overseer.turned(1.0)
     overseer.stopping()
+    overseer.lasting(1.0)
 
 
 class Brief:
