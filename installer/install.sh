@@ -51,7 +51,7 @@ fail() {
 }
 
 wrong_usage() {
-  printf '%s\n' "shrk: not installed: $* (--help lists the options)" >&2
+  printf '%s\n' "shrk: not ${do_uninstall:+un}installed: $* (--help lists the options)" >&2
   exit 2
 }
 
@@ -758,7 +758,11 @@ options() {
     ;;
   esac
   case $token in *[!A-Za-z0-9_.-]*) wrong_usage "the join token is damaged: it has letters, digits and _ - . only" ;; esac
-  if [ -z "$yes" ] && ! (: </dev/tty) 2>/dev/null; then yes=1; fi
+  if [ -z "$yes" ] && ! (: </dev/tty) 2>/dev/null; then
+    # To install it takes what is proposed; to remove nobody has agreed.
+    [ -z "$do_uninstall" ] || [ -n "$dry_run" ] || wrong_usage "nobody can be asked: there is no terminal. Say --yes to remove it"
+    yes=1
+  fi
 }
 
 # Where things go, and as whom they run.

@@ -59,13 +59,13 @@ async def test_one_line_makes_a_node_and_another_removes_it(offering: Network, m
         assert config.read_text().endswith("# mine\n")
         assert (machine.root / "var/lib/shrk/node/identity/node.json").read_text() == identity
     finally:
-        kept_status, kept_said = await machine.pipe(script, "--uninstall", "--keep-config")
+        kept_status, kept_said = await machine.pipe(script, "--uninstall", "--yes", "--keep-config")
     assert kept_status == 0, kept_said
     files = [name for name in machine.files() if (machine.root / name).is_file()]
     assert {name.rpartition("/")[0] for name in files} == {"etc/shrk", "var/lib/shrk/node/identity"}
     await until(lambda: offering.serving("shark-sim") == 0, "the node is gone")
 
-    status, said = await machine.pipe(script, "--uninstall", "--purge")
+    status, said = await machine.pipe(script, "--uninstall", "--yes", "--purge")
     assert (status, said.splitlines()[-1]) == (0, "shrk is uninstalled")
     assert machine.files() == clean()
 
@@ -109,7 +109,7 @@ async def test_one_user_installs_it_below_their_home_and_removes_it_by_the_comma
     assert {str(path.parent) for path in files} == {".config/shrk", ".local/state/shrk/node/identity"}
     await until(lambda: offering.serving("shark-sim") == 0, "the node is gone")
 
-    status, said = await machine.pipe(script, "--user", "--uninstall", **theirs)
+    status, said = await machine.pipe(script, "--user", "--uninstall", "--yes", **theirs)
     assert (status, said.splitlines()[-1]) == (0, "shrk is uninstalled"), said
     assert machine.files() == clean(), "the folders that the first installation made are gone, too"
 
@@ -208,7 +208,7 @@ async def version_of(machine: Machine) -> str:
         (["--tokn", "x"], "--tokn is not an option"),
         (["--token"], "--token needs a value"),
         (["--purge"], "go with --uninstall"),
-        (["--uninstall", "--purge", "--keep-config"], "choose one"),
+        (["--uninstall", "--yes", "--purge", "--keep-config"], "choose one"),
     ],
 )
 async def test_wrong_options_change_nothing_and_end_with_2(machine: Machine, options: list[str], words: str) -> None:

@@ -55,7 +55,7 @@ async def test_an_uninstallation_stops_and_disables_the_unit_even_if_its_program
 ) -> None:
     (machine.root / "opt/shrk").mkdir()
     unit = put(machine, "etc/systemd/system/shrk-node.service", "[Unit]\n")
-    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall")
+    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall", "--yes")
     assert (status, unit.exists()) == (0, False), said
     assert "disable --now --quiet shrk-node.service" in calls.read_text().splitlines()
 
@@ -96,9 +96,17 @@ async def test_an_agent_whose_program_is_gone_is_ended_after_its_drain_and_not_b
 ) -> None:
     put(machine, "etc/shrk/config.toml", settings)
     stub(machine, "sleep", f"#!/bin/sh\necho >>{machine.folder}/slept\n")
-    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall")
+    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall", "--yes")
     assert (status, agent.wait()) == (0, -signal.SIGKILL), said
     assert len((machine.folder / "slept").read_text().splitlines()) == seconds
+
+
+async def test_nothing_is_removed_where_nobody_has_agreed(machine: Machine) -> None:
+    put(machine, "etc/shrk/config.toml", "drain_seconds = 7\n")
+    before = machine.files()
+    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall")
+    assert (status, "not uninstalled: nobody can be asked" in said, "--yes" in said) == (2, True, True), said
+    assert machine.files() == before
 
 
 def a_coordinator_beside(machine: Machine) -> None:
@@ -110,7 +118,7 @@ async def test_a_coordinator_that_runs_from_the_same_place_keeps_its_program(mac
     a_coordinator_beside(machine)
     put(machine, "opt/shrk/versions/x/bin/shrk")
     before = machine.files()
-    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall")
+    status, said = await machine.pipe(SCRIPT.read_text(), "--uninstall", "--yes")
     assert (status, "not uninstalled: the coordinator of this machine" in said) == (1, True), said
     assert "systemctl disable --now shrk-node." in said
     assert machine.files() == before
