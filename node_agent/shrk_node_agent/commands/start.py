@@ -76,13 +76,20 @@ def _running(what: str, document: dict[str, Any]) -> str:
 def _first_answer(
     folder: Path, kept_by: service.Keeper, process: subprocess.Popen[bytes] | None = None
 ) -> dict[str, Any]:
-    """The first status of an agent that is being started. Raises NoAnswerYet; returns {} where `process` ends."""
+    """The status of an agent that has been started, once it is a node: a join token may not be taken.
+
+    Raises NoAnswerYet; returns {} where `process` ends.
+    """
     until = polling.monotonic() + ANSWER_SECONDS_MAX
+    document: dict[str, Any] = {}
     for seen in polling.changes(folder, 1.0, until):
-        if not isinstance(seen, NotRunning):
-            return seen
+        document = {} if isinstance(seen, NotRunning) else seen
+        if document.get("node_id"):
+            return document
         if process is not None and process.poll() is not None:
             return {}
+    if document:
+        return document  # It still asks to become one; its status says how that goes.
     raise NoAnswerYet(
         f"the node agent does not answer at {folder / 'control.sock'} after {ANSWER_SECONDS_MAX:g} s; it may yet "
         f"come up: shrk wait --for online. Its last words (more: shrk logs):\n{_quoted(folder, kept_by)}"

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from shrk_node_agent.commands.ending import Exit
 from shrk_node_agent.commands.start import LOG_BYTES_MAX, app
 from support.asked_agent import PlayedAgent
+from support.join_tokens import A_TOKEN
 
 SETTINGS = 'engine = "sim"\n[catalogue.m]\nsource = "simulated"\n'
 
@@ -60,3 +61,13 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path: Path)
     result = CliRunner().invoke(app, ["--state-dir", str(tmp_path / "file" / "node")])
     assert result.exit_code == Exit.ERROR
     assert "cannot be written: Not a directory" in result.stderr
+
+
+def test_one_whose_join_token_takes_it_nowhere_is_not_said_to_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHRK_CONTROLLER", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("SHRK_JOIN_TOKEN", A_TOKEN)
+    result = CliRunner().invoke(app, ["--state-dir", str(folder)])
+    assert (result.exit_code, result.stdout) == (Exit.ERROR, "")
+    assert "shrk: the node agent ended at once. Its last words" in result.stderr
