@@ -19,6 +19,7 @@ from shrk_coordinator.state.affinity import Affinity
 from shrk_coordinator.state.dice import Dice
 from shrk_coordinator.state.events import LinkId, NodeId
 from shrk_coordinator.state.lives import EngineLife
+from shrk_coordinator.state.reported import margin, shown_away
 from shrk_coordinator.state.served import Offer, Served, Standing
 from shrk_coordinator.state.starts import Start, Starts
 
@@ -179,7 +180,7 @@ class Roster:
         closes_in = report.terms.closes_in_seconds
         node.closes_at = None if closes_in is None else now + closes_in
         node.kept_back = bool(report.terms.kept_back)
-        node.margin = _margin(report)
+        node.margin = margin(report)
         node.name, node.agent_version = report.host.name[:NAMES_LENGTH_MAX], report.agent_version[:NAMES_LENGTH_MAX]
         node.note(now)
         offered: dict[str, EngineReport] = {}
@@ -354,9 +355,8 @@ class Roster:
         states = Counter[str]()
         for node in self._away(model):
             engines = node.report.engines if node.report and model not in node.offers else ()
-            put_away = "kept_back" if node.kept_back else State.INCOMPATIBLE if model in node.refused else State.PAUSED
-            for engine in (e for e in engines if e.model == model):
-                states[put_away if engine.status.state is State.PAUSED else engine.status.state] += 1
+            for engine in (engine for engine in engines if engine.model == model):
+                states[shown_away(engine.status.state, node.kept_back, model in node.refused)] += 1
         return states
 
     def due_back(self, now: float, model: str) -> bool:
@@ -392,9 +392,3 @@ def _is_due_back(now: float, node: Node, model: str) -> bool:
         return True
     engines = node.report.engines
     return any(engine.model == model and engine.status.state in COMING for engine in engines)
-
-
-def _margin(report: Report) -> float | None:
-    """How many degrees its coolest device, which serves on, is below what is allowed; None where either is not told."""
-    told = [d.temperature_celsius for d in report.devices if d.temperature_celsius is not None]
-    return report.terms.temperature_celsius_max - min(told) if report.terms.temperature_celsius_max and told else None
