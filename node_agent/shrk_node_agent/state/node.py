@@ -58,9 +58,10 @@ class NodeState:
 
     def handle(self, event: Event) -> Sequence[Effect]:
         """Take in one fact; return what the world should do about it, in order."""
+        before = self.revision
         effects = self._handle(event)
-        state, _ = self.status()
-        if state is not self._told_state:
+        # Whatever changes the state is told: what comes with every answer costs no look at all engines.
+        if self.revision != before and (state := self.status()[0]) is not self._told_state:
             self._told_state, self.since = state, event.now
         return effects
 
@@ -152,11 +153,14 @@ class NodeState:
 
     def _settle(self, now: float) -> None:
         """Load and unload what has a seat now, and what has none."""
-        for engine in list(self.engines.values()):
-            if engine.id not in self.assignment.seats:
-                engine.unwant(now, self.assignment.unwanted_why(engine.id))
-            elif not engine.kept:
-                engine.want(now)
+        for engine in self.engines.values():
+            self._settle_one(now, engine)
+
+    def _settle_one(self, now: float, engine: EngineView) -> None:
+        if engine.id not in self.assignment.seats:
+            engine.unwant(now, self.assignment.unwanted_why(engine.id))
+        elif not engine.kept:
+            engine.want(now)
 
     def _answer(self, asked: seen.AttemptAsked) -> Effect:
         key, model = asked.key, asked.model
@@ -254,10 +258,8 @@ class NodeState:
                 engine.kept = engine.gives_way
                 if engine.kept:
                     engine.keep_back(now, engine.permit.reason)
-                elif engine.id in self.assignment.seats:
-                    engine.want(now)
                 else:
-                    engine.unwant(now, self.assignment.unwanted_why(engine.id))
+                    self._settle_one(now, engine)
             if moved := self._beyond(now, engine):
                 effects.append(do.MoveAttempts(moved, engine.permit.reason))
         return [*effects, self._tell()] if self._permitted() != before else effects
@@ -269,10 +271,11 @@ class NodeState:
     def _beyond(self, now: float, engine: EngineView) -> tuple[AttemptKey, ...]:
         """What runs in it and may not: all once the time to drain is over, else the newest beyond the slots left."""
         permit = engine.permit
+        over = permit.drain_by is not None and now >= permit.drain_by
+        if permit.slot_share >= 1.0 and not over:
+            return ()
         keys = tuple(key for key, running in self.attempts.items() if running == engine.id)
-        if permit.drain_by is not None and now >= permit.drain_by:
-            return keys
-        return keys[engine.slots_allowed :] if permit.slot_share < 1.0 else ()
+        return keys if over else keys[engine.slots_allowed :]
 
     @property
     def kept_back(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from shrk_node_agent.state.devices import GpuReading
-from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan
+from shrk_node_agent.state.seats import ANYWHERE, Seat, has_room, plan, taken_by
 from shrk_node_agent.state.terms.fit import Model, fits, usable
 
 GB = 10**9
@@ -56,10 +56,7 @@ def test_seats_together_never_take_more_than_a_gpu_has_and_each_has_what_it_need
             for card in cards:
                 there = [seat for seat in planned.seats.values() if card.uuid in seat.devices]
                 assert sum(seat.bytes_each for seat in there) <= usable(card)
-            taken: dict[str, int] = {}
-            for seat in planned.seats.values():
-                for device in seat.devices:
-                    taken[device] = taken.get(device, 0) + seat.bytes_each
+            taken = taken_by(planned.seats.values())
             for model in wanted:
                 if (its := planned.seats.get(model.name)) is not None:
                     assert its.bytes_each >= its.needed_each
